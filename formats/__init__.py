@@ -1,0 +1,1 @@
+"""Everything that lies on disk or flows through a pipe: read, write, validate. No torch here."""

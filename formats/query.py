@@ -1,0 +1,141 @@
+"""The normal form of a verification query, whatever dialect it was written in.
+
+A query asks for inputs of one or several networks (and the outputs they entail) that satisfy a formula.
+
+* `formula` is the property *as written*, in exact rational arithmetic: witnesses are judged by it alone.
+* `regions` is what verifiers work on: a disjunction of regions, each an input box with linear input
+  relations and an output condition in disjunctive normal form. Boxes are rounded *outward* to float64, so that
+  a proof about the regions is a proof about the formula.
+
+Variables are numbered flat, over the inputs of all networks in order, then likewise over the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a query: its name and the shapes of its (flattened) input and output.
+
+    VNN-LIB 1.0 declares only counts; there a shape is `(count,)`.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+    @property
+    def inputs(self) -> int:
+        return prod(self.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        return prod(self.output_shape)
+
+
+@dataclass(frozen=True)
+class Atom:
+    """The linear inequality Σ inputs[i]·x_i + Σ outputs[j]·y_j + constant ≤ 0 (`< 0` when strict), exact."""
+
+    inputs: Mapping[int, Fraction]
+    outputs: Mapping[int, Fraction]
+    constant: Fraction
+    strict: bool = False
+
+    def value(self, x: Sequence[Fraction], y: Sequence[Fraction]) -> Fraction:
+        """The left-hand side at exact inputs `x` and outputs `y`."""
+        total = self.constant
+        for index, coefficient in self.inputs.items():
+            total += coefficient * x[index]
+        for index, coefficient in self.outputs.items():
+            total += coefficient * y[index]
+        return total
+
+    def holds(self, x: Sequence[Fraction], y: Sequence[Fraction]) -> bool:
+        value = self.value(x, y)
+        return value < 0 if self.strict else value <= 0
+
+
+@dataclass(frozen=True)
+class And:
+    """All of `parts` hold; true when empty."""
+
+    parts: tuple[Formula, ...]
+
+    def holds(self, x: Sequence[Fraction], y: Sequence[Fraction]) -> bool:
+        return all(part.holds(x, y) for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Or:
+    """One of `parts` holds; false when empty."""
+
+    parts: tuple[Formula, ...]
+
+    def holds(self, x: Sequence[Fraction], y: Sequence[Fraction]) -> bool:
+        return any(part.holds(x, y) for part in self.parts)
+
+
+Formula = Atom | And | Or
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A conjunction of m linear atoms: `inputs @ x + outputs @ y + constant <= 0`, row by row.
+
+    Shapes: inputs [m, n_in], outputs [m, n_out], constant [m], strict [m]. float64, rounded to nearest.
+    An empty clause (m = 0) is true everywhere.
+    """
+
+    inputs: Floats
+    outputs: Floats
+    constant: Floats
+    strict: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.constant)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A box (lower, upper: [n_in], float64, outward), linear input relations (a clause whose `outputs` are
+    zero), and the output condition: a disjunction of clauses. No clause at all means: never satisfied."""
+
+    lower: Floats
+    upper: Floats
+    relations: Clause
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked: is there an assignment that satisfies `formula`? See the module's docstring."""
+
+    networks: tuple[Network, ...]
+    formula: Formula
+    regions: tuple[Region, ...]
+    sha256: str = ""
+    name: str = ""
+    comments: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def inputs(self) -> int:
+        return sum(network.inputs for network in self.networks)
+
+    @property
+    def outputs(self) -> int:
+        return sum(network.outputs for network in self.networks)
+
+    def holds(self, x: Iterable[float], y: Iterable[float]) -> bool:
+        """Whether inputs `x` and outputs `y` (flat, finite floats) satisfy the property as written, exactly."""
+        return self.formula.holds([Fraction(float(v)) for v in x], [Fraction(float(v)) for v in y])

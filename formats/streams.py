@@ -1,0 +1,93 @@
+"""Bytes in and out: paths, standard streams (`-`), gzip, and writes that never leave half a file."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import sys
+import tempfile
+import zlib
+from pathlib import Path
+
+from secateur.formats.errors import InputError
+
+STREAM = "-"
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+def display_name(source: str) -> str:
+    """The name by which messages call a source: its path, or the standard stream's name."""
+    return "standard input" if source == STREAM else source
+
+
+def read_bytes(source: str) -> bytes:
+    """All bytes of `source` (a path, or `-` for standard input), gunzipped when they are gzip.
+
+    A path without `.gz` whose file is missing is also looked for with `.gz` appended, since benchmark lists
+    name files without it.
+
+    Raises:
+        InputError: missing or unreadable file, damaged gzip data, nothing on standard input.
+    """
+    where = display_name(source)
+    try:
+        if source == STREAM:
+            data = sys.stdin.buffer.read()
+        else:
+            path = Path(source)
+            if not path.exists() and path.with_name(path.name + ".gz").exists():
+                path = path.with_name(path.name + ".gz")
+            data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such file", where=where, hint="check the path") from None
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=where) from None
+    if data[:2] == _GZIP_MAGIC:
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"damaged gzip data: {error}", where=where, hint="compress it again") from None
+    if not data:
+        raise InputError("empty: expected data, found 0 bytes", where=where)
+    return data
+
+
+def write_bytes(destination: str, data: bytes) -> None:
+    """Write `data` to a path (atomically: a temporary file beside it, then a rename) or to standard output.
+
+    A path that ends in `.gz` is compressed, with no time stamp, so that the same data gives the same bytes.
+
+    Raises:
+        InputError: the destination cannot be written, or is a terminal and the data binary.
+    """
+    if destination == STREAM:
+        if sys.stdout.isatty() and b"\x00" in data[:4096]:
+            raise InputError("refusing to write binary data to a terminal", hint="use -o FILE or a pipe")
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return
+    path = Path(destination)
+    if path.suffix == ".gz":
+        data = gzip.compress(data, mtime=0)
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot be written: {reason}", where=destination) from None
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""What is done to networks, properties and verdicts. No argument parsing, no printing."""
