@@ -1,0 +1,51 @@
+"""The front door: help, version, typos, and how failures leave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from secateur.tools.cli import COMMANDS
+
+HEAVY = {"torch", "onnx", "onnxruntime", "numpy", "rich", "scipy"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nosuchcommand"]])
+def test_front_door_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from secateur.tools.cli import cli\n"
+        f"try: cli({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(finished.stdout.splitlines()[-1].split())
+    assert "click" in loaded
+    assert not loaded & HEAVY
+
+
+def test_help_lists_every_command(invoke: Callable[..., Result]) -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in result.stdout
+
+
+def test_typo_gets_a_suggestion(invoke: Callable[..., Result]) -> None:
+    result = invoke("verfy")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "secateur: error: there is no command 'verfy'; did you mean 'verify'? (see 'secateur --help')\n"
+    )
+    assert result.stdout == ""
+
+
+def test_version(invoke: Callable[..., Result]) -> None:
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("secateur 0.")

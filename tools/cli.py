@@ -1,0 +1,152 @@
+"""The `secateur` command: a table of subcommands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from secateur.formats.errors import SecateurError
+
+SECTIONS: dict[str, dict[str, str]] = {
+    "Models": {
+        "convert": "Turn a PyTorch or ONNX file into one clean ONNX model.",
+        "inspect": "Show operators, shapes, zeros and, given a property, stable neurons.",
+        "train": "Train a named architecture or an ONNX model in place.",
+        "evaluate": "Measure accuracy on a data set.",
+    },
+    "Pruning": {
+        "prune": "Zero the weights or channels that a criterion scores lowest.",
+        "apply": "Apply a mask to a model.",
+        "mask": "Show and combine masks.",
+        "shrink": "Remove dead neurons and channels from the graph.",
+    },
+    "Proving": {
+        "property": "Write properties (VNN-LIB) of a model from data.",
+        "attack": "Search for an input that violates a property.",
+        "bounds": "Bound the outputs over a property's input region.",
+        "verify": "Decide whether a property can be violated.",
+        "check": "Check a witness exactly, in onnxruntime.",
+    },
+    "Studies": {
+        "run": "Verify every instance of an instances.csv; resumes.",
+        "report": "Turn verdict records into one HTML page.",
+        "demo": "Train, prune, shrink, attack, verify and report on digits.",
+    },
+}
+"""What `secateur --help` shows, so that it need not import a single command."""
+
+COMMANDS: dict[str, str] = {
+    name: f"secateur.tools.{name}:command" for section in SECTIONS.values() for name in section
+}
+"""Each subcommand's click object, as `module:attribute`."""
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands by name and imports one when it is called.
+
+    It also turns every way to fail into one line on standard error and the exit code of that kind.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            advice = f"; did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"there is no command '{args[0]}'{advice}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for section, commands in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(list(commands.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and leave by `SystemExit` with 0, 1 (failed), 2 (bad input), 3 (unsupported) or 130."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read our output has left. Keep the interpreter from flushing into the pipe once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except SecateurError as error:
+            code = _fail(str(error), error.exit_code)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "secateur"
+            code = _fail(f"{error.format_message().rstrip('.')} (see '{path} --help')", 2)
+        except click.ClickException as error:
+            code = _fail(error.format_message(), 2)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("secateur: interrupted", err=True)
+            code = 130
+        except Exception as error:
+            if os.environ.get("SECATEUR_DEBUG"):
+                raise
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            code = _fail(f"{what} (unexpected: set SECATEUR_DEBUG=1 to see the traceback)", 1)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(line: str, code: int) -> int:
+    click.echo(f"secateur: error: {' '.join(line.split())}", err=True)
+    return code
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from importlib.metadata import version
+
+        click.echo(f"secateur {version('secateur')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="A MODEL is an ONNX file (.gz too) or '-' for standard streams. Standard output carries the model, the "
+    "verdict or --json, and nothing else. Exit codes: 0 done, 1 a check failed, 2 bad input, "
+    "3 unsupported operator or format, 130 interrupted.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version.",
+)
+def cli() -> None:
+    """Prune neural networks as ONNX files, and prove what the pruned ones do.
+
+    \b
+    secateur prune magnitude -s 0.8 - < dense.onnx | secateur shrink - | secateur verify - p.vnnlib
+    """
+
+
+def main() -> None:
+    """The console script."""
+    if not sys.warnoptions:
+        import warnings
+
+        warnings.simplefilter(
+            "ignore"
+        )  # libraries' advice to their callers is not for the person at the terminal
+    cli(prog_name="secateur")

@@ -1,0 +1,92 @@
+"""What commands share: arguments, options, and how they speak."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+import click
+
+STREAM_HELP = "a path, or '-' for standard output"
+
+
+def _device(_: click.Context, __: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        raise click.BadParameter(f"expected cpu, cuda or cuda:N, found '{value}'")
+    return value
+
+
+model_argument = click.argument("model", metavar="MODEL")
+"""MODEL: a path or `-`."""
+
+model_or_stdin_argument = click.argument("model", metavar="[MODEL]", required=False, default="-")
+"""[MODEL]: a path, or standard input when left out."""
+
+property_argument = click.argument("prop", metavar="PROPERTY")
+"""PROPERTY: the path of a VNN-LIB file, or `-`; arrives as `prop`."""
+
+output_option = click.option(
+    "-o", "--output", metavar="OUT", default="-", show_default=True, help=f"Where to write: {STREAM_HELP}."
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed: the same seed, the same result.",
+)
+device_option = click.option(
+    "--device",
+    default="cpu",
+    show_default=True,
+    callback=_device,
+    help="Where to compute: cpu, cuda or cuda:N.",
+)
+timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Stop after this time with what is known by then.",
+)
+threads_option = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="CPU threads to compute with  [default: all cores]",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Write one JSON object to standard output."
+)
+data_option = click.option(
+    "--data",
+    metavar="digits|PATH",
+    default="digits",
+    show_default=True,
+    help="Data set: 'digits' (comes with scikit-learn), or an .npz, IDX, CIFAR binary file or image folder.",
+)
+split_option = click.option(
+    "--split",
+    type=click.Choice(["train", "test"]),
+    default="test",
+    show_default=True,
+    help="Which part of the data.",
+)
+
+
+def say(message: str) -> None:
+    """One line for people, on standard error."""
+    click.echo(message, err=True)
+
+
+def emit_json(value: Any) -> None:
+    """`value` as one line of JSON on standard output. NaN and infinities are refused: they are not JSON."""
+    click.echo(json.dumps(value, sort_keys=True, allow_nan=False))
+
+
+def on_terminal() -> bool:
+    """Whether people watch standard error: only then are progress bars drawn."""
+    return sys.stderr.isatty()
