@@ -40,7 +40,7 @@ lint: $(INSTALLED) ## Check style, format and the import rules between the floor
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . || { \
 	  echo "make format repairs what can be repaired" >&2; exit 1; }
 	@echo "==> import rules"
-	@$(BIN)/lint-imports --no-timing 2>&1 | sed -n '/Contracts/,$$p'; exit $${PIPESTATUS[0]}
+	@$(BIN)/lint-imports --no-logo
 
 types: $(INSTALLED) ## Check types strictly
 	@echo "==> mypy --strict"

@@ -32,7 +32,9 @@ def test_no_module_imports_upward(graph: grimp.ImportGraph) -> None:
 
 def test_no_circle(graph: grimp.ImportGraph) -> None:
     imports = {
-        module: {other for other in graph.find_modules_directly_imported_by(module) if floor(other) is not None}
+        module: {
+            other for other in graph.find_modules_directly_imported_by(module) if floor(other) is not None
+        }
         for module in graph.modules
         if floor(module) is not None
     }
@@ -46,6 +48,8 @@ def test_formats_never_reach_torch(graph: grimp.ImportGraph) -> None:
     heavy = {"torch", "torchvision", "onnx2torch"} & graph.modules
     assert "torch" in heavy, "nothing imports torch any more: this test looks at the wrong graph"
     reached = [
-        chain for name in sorted(heavy) if (chain := graph.find_shortest_chain("secateur.formats", name, True))
+        chain
+        for name in sorted(heavy)
+        if (chain := graph.find_shortest_chain("secateur.formats", name, True))
     ]
     assert reached == []
