@@ -87,7 +87,7 @@ def write_bytes(destination: str, data: bytes) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
-def check_writable(destination: str) -> None:
+def check_destination(destination: str) -> None:
     """Refuse early, before hours of work, a destination that `write_bytes` could not write.
 
     Raises:
