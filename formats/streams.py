@@ -61,7 +61,7 @@ def write_bytes(destination: str, data: bytes) -> None:
         InputError: the destination cannot be written, or is a terminal and the data binary.
     """
     if destination == STREAM:
-        check_writable(destination, binary=b"\x00" in data[:4096])
+        check_destination(destination, binary=b"\x00" in data[:4096])
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
@@ -84,6 +84,27 @@ def write_bytes(destination: str, data: bytes) -> None:
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def check_destination(destination: str, *, binary: bool = False) -> None:
+    """Refuse early, before hours of work, a destination that `write_bytes` could not write.
+
+    Raises:
+        InputError: its folder is missing or not writable, or it is a folder itself; a terminal, when `binary`.
+    """
+    if destination == STREAM:
+        if binary and sys.stdout.isatty():
+            raise InputError("refusing to write binary data to a terminal", hint="use -o FILE or a pipe")
+        return
+    path = Path(destination)
+    if path.is_dir():
+        raise InputError("cannot be written: it is a folder", where=destination, hint="name a file")
+    if not path.parent.is_dir():
+        raise InputError(
+            "cannot be written: its folder does not exist", where=destination, hint="create it first"
+        )
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError("cannot be written: permission denied", where=destination)
 
 
 def _umask() -> int:
