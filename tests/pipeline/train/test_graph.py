@@ -1,0 +1,152 @@
+"""ONNX graphs as trainable functions: every weight is found, and returns to its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from factories import cnn, mlp, model
+from secateur.formats import onnx_model
+from secateur.formats.errors import UnsupportedError
+from secateur.pipeline import onnxrt
+from secateur.pipeline.train.graph import TrainableGraph
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
+
+
+def everything() -> onnx.ModelProto:
+    """Normalisation, an unevenly padded Conv, Gemm with alpha, beta and no transposition, MatMul + Add, a weight used
+    twice, nodes without names and with names that clash in torch."""
+    constants = {
+        "mean": np.float32([0.5]),
+        "deviation": np.float32([0.25]),
+        "conv.weight": normal(2, 1, 3, 3),
+        "gemm.weight": normal(32, 6),
+        "gemm.bias": normal(6),
+        "square": normal(6, 6),
+        "bias": normal(6),
+        "last": normal(4, 6),
+    }
+    nodes = [
+        helper.make_node("Sub", ["x", "mean"], ["a"]),
+        helper.make_node("Div", ["a", "deviation"], ["b"], "name.1"),
+        helper.make_node("Conv", ["b", "conv.weight"], ["c"], "name", pads=[0, 0, 2, 2]),
+        helper.make_node("Relu", ["c"], ["d"], "name_1"),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "gemm.weight", "gemm.bias"], ["f"], alpha=0.5, beta=2.0),
+        helper.make_node("MatMul", ["f", "square"], ["g"]),
+        helper.make_node("Add", ["bias", "g"], ["h"]),
+        helper.make_node("Relu", ["h"], ["i"]),
+        helper.make_node("MatMul", ["i", "square"], ["j"]),
+        helper.make_node("Add", ["j", "i"], ["k"]),
+        helper.make_node("Gemm", ["k", "last"], ["y"], transB=1),
+    ]
+    return model(nodes, constants, ["N", 1, 4, 4], ["N", 4])
+
+
+def test_every_weight_is_trained_and_constants_of_normalisation_are_not() -> None:
+    graph = TrainableGraph(onnx_model.from_proto(everything()))
+    assert set(graph.parameters) == {"conv.weight", "gemm.weight", "gemm.bias", "square", "bias", "last"}
+    assert not graph.statistics
+
+
+@pytest.mark.parametrize("proto", [everything(), cnn(), mlp([5, 7, 3])], ids=["everything", "cnn", "mlp"])
+def test_changed_weights_go_back_to_their_initializers(proto: onnx.ModelProto) -> None:
+    source = onnx_model.from_proto(proto)
+    graph = TrainableGraph(source)
+    random = np.random.default_rng(0)
+    values = {
+        name: (array + random.random(array.shape)).astype(np.float32)
+        for name, array in graph.snapshot().items()
+    }
+    written = graph.write_back(values)  # compares with onnxruntime
+    after = onnx_model.initializers(written.proto)
+    assert list(after) == list(onnx_model.initializers(proto))
+    for name, array in onnx_model.initializers(proto).items():
+        assert np.array_equal(after[name], values.get(name, array))
+    assert list(written.proto.graph.node) == list(proto.graph.node)
+    x = onnxrt.sample_inputs(onnxrt.count_inputs(proto), seed=3, samples=5)
+    assert np.abs(onnxrt.run(written, x) - onnxrt.run(source, x)).max() > 1e-2
+
+
+def test_gradients_are_those_of_finite_differences() -> None:
+    source = onnx_model.from_proto(everything())
+    graph = TrainableGraph(source)
+    x = onnxrt.sample_inputs(16, seed=1, samples=4)
+    graph(graph.inputs(x)).sum().backward()
+    for name in ("square", "gemm.weight", "gemm.bias"):  # used twice; scaled and transposed; scaled
+        values = graph.snapshot()
+        index = (3,) * values[name].ndim
+        sums = []
+        for step in (1e-2, -1e-2):
+            moved = values[name].copy()
+            moved[index] += step
+            sums.append(
+                onnxrt.run(TrainableGraph(source).write_back(values | {name: moved}), x).sum(dtype=float)
+            )
+        gradient = graph.parameters[name].grad
+        assert gradient is not None
+        assert float(gradient[index]) == pytest.approx((sums[0] - sums[1]) / 2e-2, rel=0.05, abs=0.05)
+
+
+def test_statistics_move_in_training_mode_only() -> None:
+    graph = TrainableGraph(onnx_model.from_proto(cnn()))
+    assert set(graph.statistics) == {"bn0.mean", "bn0.var"}
+    before = graph.snapshot()
+    x = graph.inputs(onnxrt.sample_inputs(64, seed=0, samples=8))
+    with torch.no_grad():
+        graph(x)
+        assert all(np.array_equal(before[name], array) for name, array in graph.snapshot().items())
+        graph.train()
+        graph(x)
+    after = graph.snapshot()
+    assert not np.array_equal(before["bn0.mean"], after["bn0.mean"])
+    assert not np.array_equal(before["bn0.var"], after["bn0.var"])
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    relu = model([helper.make_node("Relu", ["x"], ["y"])], {}, ["N", 3], ["N", 3])
+    with pytest.raises(UnsupportedError, match="no weights"):
+        TrainableGraph(onnx_model.from_proto(relu))
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    old = model(nodes, {"w": normal(3, 2)}, ["N", 3], ["N", 2], opset=8)
+    with pytest.raises(UnsupportedError, match="'Flatten'"):
+        TrainableGraph(onnx_model.from_proto(old))
+    shared = cnn()
+    next(node for node in shared.graph.node if node.op_type == "BatchNormalization").input[3] = "bn0.bias"
+    with pytest.raises(UnsupportedError, match=r"'bn0\.bias' is also used"):
+        TrainableGraph(onnx_model.from_proto(shared))
+    fixed = model(
+        [
+            helper.make_node("Reshape", ["x", "shape"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["y"]),
+        ],
+        {"shape": np.array([1, 4]), "w": normal(4, 2)},
+        [1, 2, 2],
+        [1, 2],
+    )
+    with pytest.raises(UnsupportedError, match="batch"):
+        TrainableGraph(onnx_model.from_proto(fixed))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    "path",
+    ["oval21", "tllverifybench", "sat_relu", "safenlp", "cersyve"],
+)
+def test_benchmark_networks_are_bound(shared_data: Path, path: str) -> None:
+    file = sorted((shared_data / "benchmarks" / path).rglob("*.onnx*"))[0]
+    source = onnx_model.read(str(file))
+    graph = TrainableGraph(source)
+    weights = {name for name, array in onnx_model.initializers(source.proto).items() if array.ndim >= 2}
+    assert weights <= set(graph.parameters)
+    written = onnx_model.initializers(graph.write_back(graph.snapshot()).proto)
+    for name, array in onnx_model.initializers(source.proto).items():
+        assert np.array_equal(written[name], array)
