@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
+
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 
@@ -189,6 +190,27 @@ def free_batch(proto: onnx.ModelProto, symbol: str = "batch") -> onnx.ModelProto
         if dims:
             dims[0].dim_param = symbol
     return copy
+
+
+def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor that nodes compute for one sample of zeros, by running it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model.proto if isinstance(model, Model) else model)
+    known = {value.name for value in copy.graph.output}
+    inner = [name for node in copy.graph.node for name in node.output if name and name not in known]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
+    ready = session(copy)
+    feeds: dict[str, Array] = {
+        value.name: np.zeros(_ort_shape(value.shape), _TYPES.get(value.type, np.float32))
+        for value in ready.get_inputs()
+    }
+    names = [value.name for value in ready.get_outputs()]
+    try:
+        results = ready.run(names, feeds)
+    except Exception as error:
+        raise UnsupportedError(f"onnxruntime cannot run it: {_reason(error)}") from None
+    shapes = {name: np.shape(value) for name, value in zip(names, results, strict=True)}
+    return shapes | {name: value.shape for name, value in feeds.items()}
 
 
 def sample_inputs(inputs: int, *, seed: int, samples: int) -> NDArray[np.float32]:

@@ -1,1 +1,1 @@
-"""convert"""
+"""Any source to one clean ONNX model."""

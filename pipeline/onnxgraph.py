@@ -1,0 +1,98 @@
+"""Small questions to an ONNX graph: who reads a value, who makes it, what an attribute says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import helper
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How messages call a node: its operator and its name (or its first output, when it has none)."""
+    return f"{node.op_type} '{node.name or (node.output[0] if node.output else '?')}'"
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute, or `default` where the node leaves it out."""
+    for entry in node.attribute:
+        if entry.name == name:
+            value = helper.get_attribute_value(entry)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set or replace an attribute."""
+    kept = [entry for entry in node.attribute if entry.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node (If, Loop, Scan)."""
+    for entry in node.attribute:
+        if entry.type == onnx.AttributeProto.GRAPH:
+            yield entry.g
+        elif entry.type == onnx.AttributeProto.GRAPHS:
+            yield from entry.graphs
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """Every value a node reads, also inside its sub-graphs."""
+    yield from (name for name in node.input if name)
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            yield from reads(inner)
+        yield from (value.name for value in graph.output)
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[tuple[onnx.NodeProto, int]]]:
+    """For each value, the nodes that read it and at which input (−1: inside a sub-graph)."""
+    found: dict[str, list[tuple[onnx.NodeProto, int]]] = {}
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            if name:
+                found.setdefault(name, []).append((node, index))
+        for inner in subgraphs(node):
+            for name in {name for part in inner.node for name in reads(part)}:
+                found.setdefault(name, []).append((node, -1))
+    return found
+
+
+def uses(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each value is read, by nodes and as a graph output."""
+    counts = Counter(name for node in graph.node for name in reads(node))
+    counts.update(value.name for value in graph.output)
+    return counts
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """For each value made by a node, that node."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def unused_name(graph: onnx.GraphProto, wish: str) -> str:
+    """`wish`, or `wish` with the first number that makes it unused in the graph."""
+    taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    taken |= {name for node in graph.node for name in [*reads(node), *node.output]}
+    name, number = wish, 1
+    while name in taken:
+        name, number = f"{wish}_{number}", number + 1
+    return name
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Make `nodes` the graph's nodes (they may be some of its own)."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def replace_initializers(graph: onnx.GraphProto, tensors: list[onnx.TensorProto]) -> None:
+    """Make `tensors` the graph's initializers (they may be some of its own)."""
+    copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in tensors]
+    del graph.initializer[:]
+    graph.initializer.extend(copies)

@@ -1,0 +1,119 @@
+"""Which initializers are prunable weights, and which axis of each is the output channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from secateur.formats.errors import UnsupportedError
+from secateur.pipeline import onnxgraph
+
+OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_QUANTISED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"}
+_FLOATS = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A Conv, ConvTranspose, Gemm or MatMul with a constant weight of two or more dimensions.
+
+    `weight_input` is the node's input that the weight comes by, `channel_axis` the weight's axis that runs over
+    output channels (of one group, for a grouped ConvTranspose).
+    """
+
+    node: onnx.NodeProto
+    weight: str
+    weight_input: int
+    channel_axis: int
+
+    @property
+    def name(self) -> str:
+        name: str = self.node.name or self.node.output[0]
+        return name
+
+
+def find(model: onnx.ModelProto, where: str | None = None) -> list[Layer]:
+    """The prunable layers in graph order.
+
+    Raises:
+        UnsupportedError: the model is quantised, or a weight is sparse or not a 16-, 32- or 64-bit float.
+    """
+    graph = model.graph
+    if graph.sparse_initializer:
+        name = graph.sparse_initializer[0].values.name
+        raise UnsupportedError(f"sparse initializer '{name}'", where=where, hint="store it dense first")
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    makers = onnxgraph.producers(graph)
+    found = []
+    for node in graph.node:
+        if node.op_type in _QUANTISED:
+            raise UnsupportedError(f"quantised model: {onnxgraph.label(node)}", where=where, hint=_FLOAT_HINT)
+        if node.op_type not in OPERATORS:
+            continue
+        for index in (1, 0) if node.op_type == "MatMul" else (1,):
+            name = node.input[index]
+            maker = makers.get(name)
+            if maker is not None and maker.op_type == "DequantizeLinear":
+                raise UnsupportedError(
+                    f"quantised weight '{name}' of {onnxgraph.label(node)}", where=where, hint=_FLOAT_HINT
+                )
+            tensor = tensors.get(name)
+            if tensor is None or len(tensor.dims) < 2:
+                continue
+            if tensor.data_type not in _FLOATS:
+                kind = TensorProto.DataType.Name(tensor.data_type).lower()
+                raise UnsupportedError(
+                    f"weight '{name}' is {kind}: expected {', '.join(_FLOATS.values())}", where=where
+                )
+            found.append(Layer(node, name, index, _channel_axis(node, index, len(tensor.dims))))
+            break
+    return found
+
+
+_FLOAT_HINT = "prune the float model, then quantise"
+
+
+def _channel_axis(node: onnx.NodeProto, index: int, rank: int) -> int:
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1
+    if node.op_type == "Gemm":
+        return 0 if onnxgraph.attribute(node, "transB", 0) else 1
+    return rank - 1 if index == 1 else rank - 2
+
+
+def values(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
+    """All initializers by name, as arrays that may be written to."""
+    return {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}
+
+
+def feeds_output(graph: onnx.GraphProto, layer: Layer) -> bool:
+    """Whether the layer's channels are (or may be) the graph's outputs.
+
+    They are followed through every operator except another layer's data input, which mixes channels; so an
+    operator that is not understood errs on the side of keeping the channels.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    readers = onnxgraph.readers(graph)
+    frontier, seen = list(layer.node.output), set(layer.node.output)
+    while frontier:
+        value = frontier.pop()
+        if value in outputs:
+            return True
+        for node, index in readers.get(value, ()):
+            if (
+                node.op_type in OPERATORS
+                and index != 2
+                and any(name in constants for place, name in enumerate(node.input[:2]) if place != index)
+            ):
+                continue
+            fresh = [name for name in node.output if name and name not in seen]
+            seen.update(fresh)
+            frontier.extend(fresh)
+    return False
