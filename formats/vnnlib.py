@@ -101,12 +101,12 @@ def write(query_text: str, destination: str) -> None:
 
 def _formula_text(formula: Formula, name: str) -> str:
     if isinstance(formula, Atom):
-        return _atom_text(formula, name)
+        return atom_text(formula, name)
     operator = "or" if isinstance(formula, Or) else "and"
     return f"({' '.join([operator, *(_formula_text(part, name) for part in formula.parts)])})"
 
 
-def _atom_text(atom: Atom, name: str) -> str:
+def atom_text(atom: Atom, name: str = "") -> str:
     """`(<= X_0 c)` and `(<= Y_0 Y_1)` where the atom is that simple (other tools read little more)."""
     terms = [(f"X_{index}", value) for index, value in sorted(atom.inputs.items())]
     terms += [(f"Y_{index}", value) for index, value in sorted(atom.outputs.items())]
