@@ -31,6 +31,6 @@ def mask_stats(mask: str, as_json: bool) -> None:
         common.emit_json(stats(found))
         return
     common.say(f"{found.criterion}, granularity {found.granularity}, of the model {found.model_sha256[:12]}…")
-    for name, tensor in found.tensors.items():
+    for name, tensor in sorted(found.tensors.items()):
         common.say(f"{found.sparsity_by_tensor[name]:7.2%} of {tensor.size:>10,}  {name}")
     common.say(f"{found.sparsity:7.2%} of {sum(t.size for t in found.tensors.values()):>10,}  in all")
