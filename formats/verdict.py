@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -122,17 +122,23 @@ def read(sources: Iterable[str]) -> list[Record]:
     """
     records = []
     for source in sources:
-        name = streams.display_name(source)
-        lines = streams.read_bytes(source).decode("utf-8", errors="replace").split("\n")
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                records.append(from_json(line, f"{name}:{number}"))
-            except InputError:
-                if number < len(lines):
-                    raise
-                _log.warning("secateur: warning: %s:%d: torn last line left out", name, number)
+        text = streams.read_bytes(source).decode("utf-8", errors="replace")
+        records += from_lines(text.split("\n"), streams.display_name(source))
+    return records
+
+
+def from_lines(lines: Sequence[str], name: str) -> list[Record]:
+    """As `read`, of one file's text split at its newlines; `name` is what messages call it."""
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(from_json(line, f"{name}:{number}"))
+        except InputError:
+            if number < len(lines):
+                raise
+            _log.warning("secateur: warning: %s:%d: torn last line left out", name, number)
     return records
 
 
