@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
+
+# No deadlines: first calls import torch, and machines are shared. CI draws the same examples every time.
+settings.register_profile("secateur", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("secateur")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import click
 import pytest
 from click.testing import Result
 
-from secateur.tools.cli import COMMANDS
+from secateur.tools.cli import COMMANDS, cli
 
 HEAVY = {"torch", "onnx", "onnxruntime", "numpy", "rich", "scipy"}
 
@@ -49,3 +50,20 @@ def test_version(invoke: Callable[..., Result]) -> None:
     result = invoke("--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("secateur 0.")
+
+
+def leaves(command: click.Command, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+    if isinstance(command, click.Group):
+        return [leaf for name, sub in command.commands.items() for leaf in leaves(sub, (*path, name))]
+    return [path]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_runnable_examples(name: str, invoke: Callable[..., Result]) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for path in leaves(command, (name,)):
+        result = invoke(*path, "--help")
+        assert result.exit_code == 0
+        examples = [line for line in result.stdout.splitlines() if f"secateur {' '.join(path)}" in line]
+        assert len(examples) >= 2, f"{path}: expected the usage line and at least one example"

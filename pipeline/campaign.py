@@ -1,0 +1,291 @@
+"""Verifying files: one instance, or every line of an `instances.csv`, with a record of each that survives a stop."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+
+from secateur.formats import instances, onnx_model, streams, verdict, vnnlib, witness
+from secateur.formats.errors import InputError, SecateurError, UnsupportedError
+from secateur.formats.instances import Instance
+from secateur.formats.onnx_model import Model
+from secateur.formats.query import Query
+from secateur.formats.verdict import VERDICTS, Record
+from secateur.pipeline import onnxrt, verify
+
+Labels = Mapping[str, verdict.Label]
+Key = tuple[str, str, str, float | None]
+
+
+def load(
+    model_source: str, property_source: str, read_model: Callable[[str], Model] = onnx_model.read
+) -> tuple[Model, Query]:
+    """Read a model and a property that fits it.
+
+    Raises:
+        InputError: unreadable files, both from standard input, or a property for another input or output size.
+    """
+    if model_source == property_source == streams.STREAM:
+        raise InputError("the model and the property cannot both come from standard input")
+    model = read_model(model_source)
+    query = vnnlib.read(
+        property_source, inputs=onnxrt.count_inputs(model), outputs=onnxrt.count_outputs(model)
+    )
+    return model, query
+
+
+def verify_files(
+    model_source: str,
+    property_source: str,
+    *,
+    verifier: str = "crown",
+    timeout: float = 60,
+    device: str = "cpu",
+    seed: int = 0,
+    witness_file: str | None = None,
+    read_model: Callable[[str], Model] = onnx_model.read,
+) -> Record:
+    """Verify a property file of a model file. Reading counts towards `timeout` and the record's seconds.
+
+    The witness of a `sat` is written to `witness_file`, when given; the record holds that file's name.
+    """
+    start = time.perf_counter()
+    if witness_file is not None:
+        streams.check_destination(witness_file)
+    model, query = load(model_source, property_source, read_model)
+    reading = time.perf_counter() - start
+    result = verify.verify(
+        model, query, timeout=max(timeout - reading, 0.001), verifier=verifier, device=device, seed=seed
+    )
+    if witness_file is not None and result.witness is not None:
+        witness.write(result.witness.x, result.witness.y, witness_file)
+    layers = result.layers
+    return Record(
+        model=streams.display_name(model_source),
+        model_sha256=model.sha256,
+        property=streams.display_name(property_source),
+        property_sha256=query.sha256,
+        verifier=verifier,
+        verdict=result.verdict,
+        seconds=time.perf_counter() - start,
+        phases={"read": reading, **result.phases},
+        unstable=None if layers is None else {layer.name: layer.unstable for layer in layers},
+        neurons=None if layers is None else {layer.name: layer.neurons for layer in layers},
+        domains=result.domains,
+        bound=result.bound,
+        witness=Path(witness_file).name if witness_file is not None and result.witness is not None else None,
+        timeout=timeout,
+        seed=seed,
+        message=result.message,
+    )
+
+
+def attack_files(
+    model_source: str,
+    property_source: str,
+    *,
+    timeout: float = 60,
+    device: str = "cpu",
+    seed: int = 0,
+    restarts: int | None = None,
+    steps: int | None = None,
+    witness_file: str | None = None,
+) -> bool:
+    """Attack a property file of a model file; whether a witness was found (and written to `witness_file`)."""
+    if witness_file is not None:
+        streams.check_destination(witness_file)
+    model, query = load(model_source, property_source)
+    effort = {
+        name: value for name, value in {"restarts": restarts, "steps": steps}.items() if value is not None
+    }
+    found = verify.attack(model, query, seed=seed, timeout=timeout, device=device, **effort)
+    if found is not None and witness_file is not None:
+        witness.write(found.x, found.y, witness_file)
+    return found is not None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of an instances file: its files found and hashed (an empty hash: the file cannot be read)."""
+
+    instance: Instance
+    model: str
+    property: str
+    model_sha256: str
+    property_sha256: str
+    timeout: float
+    verifier: str
+    labels: Labels
+
+    @property
+    def key(self) -> Key:
+        return self.model_sha256, self.property_sha256, self.verifier, self.timeout
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a campaign has to do: its jobs, and the records of those that an earlier run has done."""
+
+    jobs: tuple[Job, ...]
+    done: Mapping[Key, Record]
+
+    @property
+    def pending(self) -> list[Job]:
+        return [job for job in self.jobs if job.key not in self.done]
+
+    @property
+    def finished(self) -> list[Record]:
+        return [self.done[job.key] for job in self.jobs if job.key in self.done]
+
+
+def plan(
+    csv_path: str,
+    results: str,
+    *,
+    verifier: str = "crown",
+    timeout: float | None = None,
+    limit: int | None = None,
+    labels: Labels | None = None,
+) -> Plan:
+    """What is left to do of the first `limit` lines of an instances file, given the records in `results`.
+
+    An instance is done when a record has its model's and property's hash, the verifier and the timeout, and
+    another verdict than `error`. Each may run for its own timeout, or `timeout` seconds where that is less.
+
+    Raises:
+        InputError: an unreadable instances or results file; a results file that cannot be written.
+    """
+    if results == streams.STREAM:
+        raise InputError("records go to a file, not to a stream: a later run reads them", hint="name a file")
+    streams.check_destination(results)
+    lines = instances.read(csv_path)
+    known = verdict.read([results]) if Path(results).exists() and Path(results).stat().st_size else []
+    sha256 = lru_cache(maxsize=None)(_sha256)
+    jobs = []
+    for instance in lines[:limit]:
+        model = instances.resolve(csv_path, instance.onnx)
+        prop = instances.resolve(csv_path, instance.vnnlib)
+        jobs.append(
+            Job(
+                instance=instance,
+                model=model,
+                property=prop,
+                model_sha256=sha256(model),
+                property_sha256=sha256(prop),
+                timeout=instance.timeout if timeout is None else min(timeout, instance.timeout),
+                verifier=verifier,
+                labels=labels or {},
+            )
+        )
+    done = {
+        (entry.model_sha256, entry.property_sha256, entry.verifier, entry.timeout): entry
+        for entry in known
+        if entry.verdict != "error"
+    }
+    return Plan(tuple(jobs), done)
+
+
+def run(
+    jobs: Iterable[Job], results: str, *, device: str = "cpu", seed: int = 0, witness_dir: str | None = None
+) -> Iterator[Record]:
+    """Verify the jobs in order; each record is appended to `results` before it is yielded.
+
+    A job that fails gets the verdict `error` and its reason, and the next one follows. Witnesses go to
+    `witness_dir` (made when missing), when given, as `<model>_<property>_<hash>.witness`.
+    """
+    if witness_dir is not None:
+        try:
+            Path(witness_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot be made: {error.strerror or error}", where=witness_dir) from None
+    read_model = lru_cache(maxsize=8)(onnx_model.read)
+    for job in jobs:
+        start = time.perf_counter()
+        try:
+            if job.instance.networks:
+                raise UnsupportedError("an instance with several networks", where=job.instance.onnx)
+            entry = verify_files(
+                job.model,
+                job.property,
+                verifier=job.verifier,
+                timeout=job.timeout,
+                device=device,
+                seed=seed,
+                witness_file=None if witness_dir is None else str(Path(witness_dir, _witness_name(job))),
+                read_model=read_model,
+            )
+        except Exception as error:  # whatever one instance does, the others get their turn
+            what = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
+            entry = _failure(job, seed, " ".join(what.split()), time.perf_counter() - start)
+        entry = replace(entry, model=job.instance.onnx, property=job.instance.vnnlib, labels=dict(job.labels))
+        verdict.append(results, entry)
+        yield entry
+
+
+def _failure(job: Job, seed: int, message: str, seconds: float) -> Record:
+    return Record(
+        model=job.instance.onnx,
+        model_sha256=job.model_sha256,
+        property=job.instance.vnnlib,
+        property_sha256=job.property_sha256,
+        verifier=job.verifier,
+        verdict="error",
+        seconds=seconds,
+        timeout=job.timeout,
+        seed=seed,
+        message=message,
+    )
+
+
+def _witness_name(job: Job) -> str:
+    stems = [Path(path.removesuffix(".gz")).stem for path in (job.model, job.property)]
+    return f"{stems[0]}_{stems[1]}_{job.property_sha256[:8]}.witness"
+
+
+def _sha256(path: str) -> str:
+    try:
+        return hashlib.sha256(streams.read_bytes(path)).hexdigest()
+    except InputError:
+        return ""
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts and times of a set of records; `right` and `wrong` are judged by what was known before."""
+
+    instances: int
+    verdicts: Mapping[str, int]
+    right: int
+    wrong: int
+    seconds: float
+    median_seconds: float
+
+    @property
+    def decided(self) -> int:
+        return self.verdicts["sat"] + self.verdicts["unsat"]
+
+
+def tally(records: Iterable[Record], expected: Mapping[tuple[str, str], str] | None = None) -> Tally:
+    """Count verdicts and seconds; `expected` maps (model, property), as records name them, to `sat` or `unsat`."""
+    records = list(records)
+    counts = Counter(entry.verdict for entry in records)
+    judged = [
+        answer == entry.verdict
+        for entry in records
+        if entry.verdict in ("sat", "unsat")
+        and (answer := (expected or {}).get((entry.model, entry.property)))
+    ]
+    return Tally(
+        instances=len(records),
+        verdicts={name: counts[name] for name in VERDICTS},
+        right=judged.count(True),
+        wrong=judged.count(False),
+        seconds=sum(entry.seconds for entry in records),
+        median_seconds=median(entry.seconds for entry in records) if records else 0.0,
+    )

@@ -1,0 +1,78 @@
+"""`secateur verify`: decide whether a property can be violated."""
+
+from __future__ import annotations
+
+import click
+
+from secateur.tools.common import (
+    device_option,
+    json_option,
+    model_argument,
+    property_argument,
+    say,
+    seed_option,
+    threads_option,
+    timeout_option,
+)
+
+EXIT_CODES = {"unsat": 10, "sat": 11}
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  secateur verify net.onnx prop.vnnlib --timeout 120 --witness bad_input.txt
+  secateur shrink net.onnx | secateur verify - prop.vnnlib --json
+  secateur verify net.onnx prop.vnnlib --exit-verdict; test $? -eq 10 && echo proved"""
+)
+@model_argument
+@property_argument
+@timeout_option
+@click.option(
+    "--verifier",
+    type=click.Choice(["crown", "milp"]),
+    default="crown",
+    show_default=True,
+    help="crown: bounds, attack, branch and bound; milp: one exact mixed-integer program (HiGHS), for small nets.",
+)
+@click.option("--witness", "witness_file", metavar="FILE", help="Where to write the witness of a 'sat'.")
+@click.option(
+    "--exit-verdict", is_flag=True, help="Exit with 10 for unsat, 11 for sat, 12 for unknown or timeout."
+)
+@json_option
+@device_option
+@seed_option
+@threads_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    model: str,
+    prop: str,
+    timeout: float,
+    verifier: str,
+    witness_file: str | None,
+    exit_verdict: bool,
+    as_json: bool,
+    device: str,
+    seed: int,
+    threads: int | None,
+) -> None:
+    """Decide whether an input can satisfy PROPERTY (VNN-LIB) on MODEL (ONNX).
+
+    Prints 'sat' (there is one: see --witness), 'unsat' (proved: there is none), 'unknown' or 'timeout'.
+    A property states what must not happen, so 'unsat' is the good news. 'sat' is said only of an input that
+    violates the property in onnxruntime too.
+    """
+    from secateur.formats import verdict
+    from secateur.pipeline import campaign, compute
+
+    compute.configure(device, threads)
+    record = campaign.verify_files(
+        model, prop, verifier=verifier, timeout=timeout, device=device, seed=seed, witness_file=witness_file
+    )
+    click.echo(verdict.to_json(record) if as_json else record.verdict)
+    reached = "" if record.bound is None else f", bound {record.bound:.4g}"
+    why = f": {record.message}" if record.message else ""
+    say(f"{record.verdict} in {record.seconds:.2f} s, {record.domains} sub-problems{reached}{why}")
+    if exit_verdict:
+        ctx.exit(EXIT_CODES.get(record.verdict, 12))
