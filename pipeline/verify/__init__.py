@@ -1,1 +1,46 @@
-"""verify"""
+"""The verification engine: is there an input that satisfies the query (sat, with a witness) or none (unsat)?
+
+`verify`, `verify_many`, `attack`, `bounds` and `stability` are its functions; `check_witness` replays a witness.
+They are imported on first use, since they need torch and a replay does not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from secateur.pipeline.verify.api import (
+        Bounds,
+        RegionBounds,
+        attack,
+        bounds,
+        stability,
+        verify,
+        verify_many,
+    )
+    from secateur.pipeline.verify.replay import Witness, check_witness
+    from secateur.pipeline.verify.results import LayerStability, Result
+
+__all__ = [
+    "Bounds",
+    "LayerStability",
+    "RegionBounds",
+    "Result",
+    "Witness",
+    "attack",
+    "bounds",
+    "check_witness",
+    "stability",
+    "verify",
+    "verify_many",
+]
+
+_HOMES = {"Witness": "replay", "check_witness": "replay", "LayerStability": "results", "Result": "results"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'api')}"), name)

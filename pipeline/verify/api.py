@@ -1,0 +1,169 @@
+"""The verification engine as functions: verify, attack, bound, and count stable neurons."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from secateur.formats.errors import InputError
+from secateur.formats.onnx_model import Model
+from secateur.formats.query import Query
+from secateur.pipeline.verify.attack import Effort
+from secateur.pipeline.verify.attack import attack as run_attack
+from secateur.pipeline.verify.engine import OUTPUT_SCHEDULE, ROOT_SCHEDULE, Deadline, Engine, layer_stability
+from secateur.pipeline.verify.replay import Witness
+from secateur.pipeline.verify.results import LayerStability, Result
+from secateur.pipeline.verify.root import bound_nodes
+from secateur.pipeline.verify.specification import subproblems
+
+METHODS = ("ibp", "crown", "alpha-crown")
+VERIFIERS = ("crown", "milp")
+
+
+@dataclass(frozen=True)
+class RegionBounds:
+    """Bounds on one region: of every output (n_out,), and per clause the proven lower bound of its violation.
+
+    A clause whose bound is positive cannot be satisfied in the region.
+    """
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    clauses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds of a query by one method."""
+
+    method: str
+    regions: tuple[RegionBounds, ...]
+
+    @property
+    def refuted(self) -> bool:
+        """Whether these bounds alone prove the query unsatisfiable."""
+        return all(bound > 0 for region in self.regions for bound in region.clauses)
+
+    def to_dict(self) -> dict[str, Any]:
+        regions = [
+            {"lower": list(r.lower), "upper": list(r.upper), "clauses": list(r.clauses)} for r in self.regions
+        ]
+        return {"method": self.method, "refuted": self.refuted, "regions": regions}
+
+
+def verify(
+    model: Model,
+    query: Query,
+    *,
+    timeout: float = 60.0,
+    verifier: str = "crown",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Result:
+    """Decide one query within `timeout` seconds, by our engine ("crown") or the MILP reference ("milp").
+
+    Raises:
+        InputError: the query does not fit the network; an unknown verifier.
+        UnsupportedError: an operator that the engine does not support.
+    """
+    return next(verify_many([(model, query)], timeout=timeout, verifier=verifier, device=device, seed=seed))
+
+
+def verify_many(
+    problems: Sequence[tuple[Model, Query]],
+    *,
+    timeout: float = 60.0,
+    verifier: str = "crown",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Iterator[Result]:
+    """Decide many queries, in order; neighbours that share a network share batches. Each may use `timeout` seconds."""
+    if verifier not in VERIFIERS:
+        raise InputError(f"unknown verifier '{verifier}': expected one of {', '.join(VERIFIERS)}")
+    for _, group in itertools.groupby(problems, key=lambda problem: problem[0].sha256):
+        members = list(group)
+        queries = [query for _, query in members]
+        engine = Engine(members[0][0], device)
+        if verifier == "crown":
+            yield from engine.verify(queries, timeout=timeout, seed=seed)
+        else:
+            from secateur.pipeline.verify import milp
+
+            yield from (milp.verify(engine, query, timeout=timeout) for query in queries)
+
+
+def attack(
+    model: Model,
+    query: Query,
+    *,
+    seed: int = 0,
+    restarts: int = 64,
+    steps: int = 100,
+    timeout: float = 60.0,
+    device: str = "cpu",
+) -> Witness | None:
+    """Look for a witness by projected gradient descent; one that is returned holds in onnxruntime, exactly."""
+    engine = Engine(model, device)
+    engine.check_fits(query)
+    effort = Effort(restarts=restarts, steps=steps)
+    deadline = Deadline(timeout)
+    found = run_attack(
+        engine.fast,
+        subproblems([query]),
+        [query],
+        engine.replay,
+        seed=seed,
+        effort=effort,
+        expired=deadline.passed,
+    )
+    return found.get(0)
+
+
+def bounds(
+    model: Model, query: Query, method: str = "crown", *, device: str = "cpu", iterations: int | None = None
+) -> Bounds:
+    """Bounds of the outputs and of every clause's violation, by "ibp", "crown" or "alpha-crown".
+
+    `iterations` are those of the α ascent of the clauses (default: the engine's).
+
+    Raises:
+        InputError: an unknown method, or a query that does not fit.
+    """
+    if method not in METHODS:
+        raise InputError(f"unknown method '{method}': expected one of {', '.join(METHODS)}")
+    engine = Engine(model, device)
+    engine.check_fits(query)
+    problems = subproblems([query])
+    schedule = OUTPUT_SCHEDULE if iterations is None else OUTPUT_SCHEDULE.longer(iterations)
+    regions = []
+    for region in range(len(problems.boxes.lower)):
+        box = engine.shaped(problems.boxes[torch.tensor([region])])
+        nodes = bound_nodes(engine.graph, box, method, search=engine.fast, schedule=ROOT_SCHEDULE)
+        lower, upper = engine.output_bounds(nodes, linear=method != "ibp")
+        where = torch.nonzero(problems.region == region).flatten()
+        mine = problems[where]
+        each = nodes[torch.zeros(len(where), dtype=torch.long, device=engine.device)]
+        if method == "ibp":
+            values = engine.interval_clause_bounds(mine, lower, upper)
+        else:
+            values, _ = engine.clause_bounds(mine, each, schedule if method == "alpha-crown" else None)
+        regions.append(RegionBounds(tuple(lower.tolist()), tuple(upper.tolist()), tuple(values.tolist())))
+    return Bounds(method, tuple(regions))
+
+
+def stability(
+    model: Model, query: Query, method: str = "crown", device: str = "cpu"
+) -> tuple[LayerStability, ...]:
+    """Stable-active, stable-inactive and unstable neurons of every ReLU layer on the query's first region."""
+    engine = Engine(model, device)
+    engine.check_fits(query)
+    problems = subproblems([query])
+    if not len(problems.boxes.lower):
+        raise InputError("the property's input region is empty", where=query.name or None)
+    box = engine.shaped(problems.boxes[torch.tensor([0])])
+    nodes = bound_nodes(engine.graph, box, method, search=engine.fast, schedule=ROOT_SCHEDULE)
+    return layer_stability(engine.graph, nodes)

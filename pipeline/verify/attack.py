@@ -1,0 +1,154 @@
+"""Projected gradient descent on the violation of every sub-problem at once, with restarts.
+
+A clause is satisfied where the largest of its rows is ≤ 0, so that maximum is what is minimised (Madry et al. 2018,
+"Towards deep learning models resistant to adversarial attacks"; restarts and signed steps as there). Candidates are
+judged by onnxruntime and the exact property alone (`replay`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from secateur.formats.query import Query
+from secateur.pipeline.verify.crown import Box
+from secateur.pipeline.verify.graph import BoundGraph
+from secateur.pipeline.verify.replay import Replay, Witness
+from secateur.pipeline.verify.specification import SubProblems
+
+CANDIDATES = 4
+"""How many points of one sub-problem are replayed a round at most, the most violating first."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Restarts per sub-problem and gradient steps per restart; `batch` bounds the points in flight."""
+
+    restarts: int = 16
+    steps: int = 40
+    batch: int = 4096
+
+
+def inner_box(box: Box) -> Box:
+    """The largest float32 box inside a float64 one: a witness is made of float32 numbers.
+
+    Where no float32 number lies inside, both sides are the nearest one (and the exact check will say no).
+    """
+    infinity = torch.tensor(float("inf"))
+    lower, upper = box.lower.float(), box.upper.float()
+    lower = torch.where(lower.double() < box.lower, torch.nextafter(lower, infinity), lower)
+    upper = torch.where(upper.double() > box.upper, torch.nextafter(upper, -infinity), upper)
+    middle = ((box.lower + box.upper) / 2).float()
+    empty = lower > upper
+    return Box(torch.where(empty, middle, lower), torch.where(empty, middle, upper))
+
+
+def attack(
+    graph: BoundGraph,
+    problems: SubProblems,
+    queries: Sequence[Query],
+    replay: Replay,
+    *,
+    seed: int,
+    effort: Effort | None = None,
+    starts: Tensor | None = None,
+    expired: Callable[[], bool] = lambda: False,
+) -> dict[int, Witness]:
+    """Witnesses by query number, for those queries whose attack succeeded.
+
+    `graph` is the network in float32; `starts` (P, n_in) are points to begin with, besides random ones. Ends early
+    when `expired()` says so, or when every query has its witness.
+    """
+    effort = effort or Effort()
+    generator = torch.Generator().manual_seed(seed)
+    found: dict[int, Witness] = {}
+    chunk = max(1, effort.batch // effort.restarts)
+    for first in range(0, len(problems), chunk):
+        part = problems[torch.arange(first, min(first + chunk, len(problems)))]
+        open_ = torch.tensor([int(owner) not in found for owner in part.owner])
+        if not open_.any():
+            continue
+        part = part[open_]
+        given = None if starts is None else starts[first : first + chunk][open_]
+        _attack_chunk(graph, part, queries, replay, generator, effort, given, found, expired)
+        if expired():
+            break
+    return found
+
+
+def _attack_chunk(
+    graph: BoundGraph,
+    problems: SubProblems,
+    queries: Sequence[Query],
+    replay: Replay,
+    generator: torch.Generator,
+    effort: Effort,
+    starts: Tensor | None,
+    found: dict[int, Witness],
+    expired: Callable[[], bool],
+) -> None:
+    box = inner_box(problems.box())
+    low, high = box.lower.unsqueeze(1), box.upper.unsqueeze(1)
+    width = high - low
+    count, restarts = len(problems), effort.restarts
+    random = torch.rand(count, restarts, low.shape[2], generator=generator)
+    x = low + random * width
+    x[:, 0] = (low[:, 0] + high[:, 0]) / 2
+    if starts is not None:
+        x[:, -1] = starts.float()
+    x = torch.maximum(torch.minimum(x, high), low)
+    best, best_value = x.clone(), torch.full((count, restarts), float("inf"))
+    device = graph_device(graph)
+    for step in range(effort.steps + 1):
+        x.requires_grad_(True)
+        y = graph.forward(x.to(device).view(-1, *graph.input.shape)).flatten(1).cpu()
+        value = problems.values(x, y.view(count, restarts, -1)).amax(2)
+        better = value.detach() < best_value
+        best_value = torch.where(better, value.detach(), best_value)
+        best = torch.where(better.unsqueeze(2), x.detach(), best)
+        if bool((best_value <= 0).any()) and _judge(problems, queries, replay, best, best_value, found):
+            return
+        if step == effort.steps or expired():
+            return
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        size = 0.25 * (1 - step / effort.steps) + 0.005
+        with torch.no_grad():
+            x = torch.maximum(torch.minimum(x - size * width * gradient.sign(), high), low)
+
+
+def _judge(
+    problems: SubProblems,
+    queries: Sequence[Query],
+    replay: Replay,
+    best: Tensor,
+    value: Tensor,
+    found: dict[int, Witness],
+) -> bool:
+    """Replay promising points; True when every query of these sub-problems has its witness."""
+    for i in torch.nonzero((value <= 0).any(1)).flatten().tolist():
+        owner = int(problems.owner[i])
+        if owner in found:
+            continue
+        for j in torch.argsort(value[i])[:CANDIDATES].tolist():
+            if value[i, j] > 0:
+                break
+            witness = replay.check(queries[owner], best[i, j].numpy().astype(np.float32))
+            if witness is not None:
+                found[owner] = witness
+                break
+            value[i, j] = float("inf")
+    return all(int(owner) in found for owner in problems.owner)
+
+
+def graph_device(graph: BoundGraph) -> torch.device:
+    """The device on which the graph's numbers lie."""
+    for node in graph.nodes:
+        for name in ("weight", "bias"):
+            value = getattr(node.operation, name, None)
+            if isinstance(value, Tensor):
+                return value.device
+    return torch.device("cpu")

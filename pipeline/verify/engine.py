@@ -1,0 +1,366 @@
+"""The ladder: attack, CROWN, α-CROWN, branch and bound, each rung on what is still open.
+
+The first rungs treat a group of queries of one network in one batch; the search then takes the open ones in turn.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from secateur.formats.errors import InputError
+from secateur.formats.onnx_model import Model
+from secateur.formats.query import Query
+from secateur.pipeline.verify import input_split, relu_split
+from secateur.pipeline.verify.attack import Effort, attack, inner_box
+from secateur.pipeline.verify.crown import Box, Multipliers, backward
+from secateur.pipeline.verify.fold import fold
+from secateur.pipeline.verify.graph import BoundGraph, gamma
+from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.problem import Problem, Progress
+from secateur.pipeline.verify.replay import Replay, Witness
+from secateur.pipeline.verify.results import LayerStability, Result
+from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
+from secateur.pipeline.verify.specification import SubProblems, subproblems
+
+FEW_INPUTS = 8
+"""Up to so many inputs of positive width the input box is split instead of the neurons."""
+
+GROUP = 16
+"""How many queries of one network share the batches of the first rungs."""
+
+QUICK = Effort(restarts=8, steps=20)
+THOROUGH = Effort(restarts=64, steps=100)
+ROOT_SCHEDULE = Schedule(10)
+OUTPUT_SCHEDULE = Schedule(30)
+SPLIT_SCHEDULE = Schedule(10)
+SPLIT_NUMBERS = 400_000
+"""Domains × neurons of one branch-and-bound batch."""
+
+ALPHA_SHARE = 0.3
+"""Intermediate bounds are optimised when that is expected to take at most this share of the time left."""
+
+ALPHA_COST = 8.0
+"""Seconds of optimised intermediate bounds, as a multiple of CROWN's, with ROOT_SCHEDULE (measured: 3 to 7)."""
+
+
+class Deadline:
+    """A moment on the clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self.moment = time.perf_counter() + seconds
+
+    @property
+    def left(self) -> float:
+        return self.moment - time.perf_counter()
+
+    def passed(self) -> bool:
+        return self.left <= 0
+
+
+@dataclass
+class Work:
+    """One query while it climbs the ladder; `bounds` (P,) are the best proven bounds of its sub-problems."""
+
+    query: Query
+    problems: SubProblems
+    bounds: Tensor
+    verdict: str = ""
+    witness: Witness | None = None
+    phases: dict[str, float] = field(default_factory=dict)
+    domains: int = 0
+    layers: tuple[LayerStability, ...] | None = None
+    message: str = ""
+
+    def open(self, region: int | None = None) -> Tensor:
+        """Positions of the sub-problems (of a region) not yet refuted."""
+        still = ~(self.bounds > 0)
+        return torch.nonzero(still if region is None else still & (self.problems.region == region)).flatten()
+
+    def improve(self, where: Tensor, bounds: Tensor) -> None:
+        self.bounds[where] = torch.maximum(self.bounds[where], bounds)
+        if not len(self.open()):
+            self.verdict = "unsat"
+
+    def spend(self, phase: str, seconds: float) -> None:
+        self.phases[phase] = self.phases.get(phase, 0.0) + seconds
+
+
+class Engine:
+    """One network, ready for queries: lowered once, its fast copy and its onnxruntime session kept."""
+
+    def __init__(self, model: Model, device: str = "cpu") -> None:
+        started = time.perf_counter()
+        self.model = model
+        self.device = torch.device(device)
+        self.graph: BoundGraph = lower(model).to(torch.float64, device)
+        self.fast = self.graph.to(torch.float32, device)
+        self.replay = Replay(model)
+        self.build_seconds = time.perf_counter() - started
+
+    def verify(self, queries: Sequence[Query], *, timeout: float, seed: int = 0) -> Iterator[Result]:
+        """Decide queries, in order; each may use `timeout` seconds.
+
+        Raises:
+            InputError: a query is about a network of another size.
+        """
+        for query in queries:
+            self.check_fits(query)
+        for first in range(0, len(queries), GROUP):
+            yield from self._group(queries[first : first + GROUP], timeout, seed)
+
+    def check_fits(self, query: Query) -> None:
+        """Raises InputError when the query is about a network of another size."""
+        inputs, outputs = self.graph.input.size, self.graph.nodes[self.graph.output].size
+        if len(query.networks) != 1 or (query.inputs, query.outputs) != (inputs, outputs):
+            raise InputError(
+                f"the property has {query.inputs} inputs and {query.outputs} outputs, the network "
+                f"{self.model.name} has {inputs} and {outputs}",
+                where=query.name or None,
+                hint="give the property that was made for this network",
+            )
+
+    def shaped(self, box: Box) -> Box:
+        """Flat boxes (B, n_in) in the shape of the network's input, on the engine's device."""
+        shape = (-1, *self.graph.input.shape)
+        return Box(*(side.to(self.device).reshape(shape) for side in (box.lower, box.upper)))
+
+    def specification(
+        self, problems: SubProblems, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Rows (P, S, *output shape), direct rows (P, S, *input shape) or None, and constants (P, S)."""
+        rows = problems.outputs.to(self.device, dtype).unflatten(2, self.graph.nodes[self.graph.output].shape)
+        direct = problems.inputs
+        if direct is not None:
+            direct = direct.to(self.device, dtype).unflatten(2, self.graph.input.shape)
+        return rows, direct, problems.constant.clamp(min=torch.finfo(dtype).min / 4).to(self.device, dtype)
+
+    def clause_bounds(
+        self, problems: SubProblems, nodes: NodeBounds, schedule: Schedule | None
+    ) -> tuple[Tensor, Multipliers | None]:
+        """Rigorous bounds (P,) of clauses: the best of their rows. `nodes` are the bounds on each one's box (B = P).
+
+        With a schedule the slopes are optimised in float32 first; those slopes (P, S, …) are returned too.
+        """
+        multipliers = None
+        if schedule is not None:
+            rows, direct, constant = self.specification(problems, torch.float32)
+            multipliers = optimise(
+                self.fast,
+                nodes.relaxations(self.graph, torch.float32),
+                nodes.box.to(torch.float32),
+                self.graph.output,
+                rows,
+                schedule,
+                direct=direct,
+                constant=constant,
+                stop_above=0.0,
+            ).multipliers
+        rows, direct, constant = self.specification(problems, torch.float64)
+        exact = None if multipliers is None else {p: m.double() for p, m in multipliers.items()}
+        linear = backward(
+            self.graph,
+            nodes.relaxations(self.graph),
+            self.graph.output,
+            rows,
+            exact,
+            direct=direct,
+            magnitudes=magnitudes(self.graph, nodes),
+        )
+        bound = linear.minimum(nodes.box) + constant
+        bound = bound - gamma(8, bound) * (bound.abs() + constant.abs())
+        return bound.amax(1).cpu(), multipliers
+
+    def output_bounds(self, nodes: NodeBounds, *, linear: bool) -> tuple[Tensor, Tensor]:
+        """Bounds (n_out,) of the outputs on the first box: intervals, tightened by CROWN when `linear`."""
+        output = self.graph.output
+        low, high = (side[:1].flatten().cpu() for side in nodes.values[output])
+        if linear:
+            size, shape = self.graph.nodes[output].size, self.graph.nodes[output].shape
+            identity = torch.eye(size, dtype=torch.float64, device=self.device)
+            rows = torch.cat([identity, -identity]).unflatten(1, shape).unsqueeze(0)
+            first = nodes[torch.zeros(1, dtype=torch.long, device=self.device)]
+            coarse = magnitudes(self.graph, first)
+            bound = backward(self.graph, first.relaxations(self.graph), output, rows, magnitudes=coarse)
+            lower, upper = bound.minimum(first.box)[0].cpu().split(size)
+            low, high = torch.maximum(low, lower), torch.minimum(high, -upper)
+        return low, high
+
+    def interval_clause_bounds(self, problems: SubProblems, lower: Tensor, upper: Tensor) -> Tensor:
+        """Bounds (P,) of clauses from bounds (n_out,) of the outputs alone, and the boxes of the inputs."""
+        total = problems.constant
+        magnitude = problems.constant.abs()
+        boxes = problems.box()
+        pairs = [(problems.outputs, lower, upper)]
+        if problems.inputs is not None:
+            pairs.append((problems.inputs, boxes.lower.unsqueeze(1), boxes.upper.unsqueeze(1)))
+        for coefficient, low, high in pairs:
+            positive, negative = coefficient.clamp(min=0), coefficient.clamp(max=0)
+            total = total + (positive * low + negative * high).sum(2)
+            magnitude = magnitude + (coefficient.abs() * torch.maximum(low.abs(), high.abs())).sum(2)
+        terms = problems.outputs.shape[2] + boxes.lower.shape[1] + 8
+        return (total - gamma(terms, total) * magnitude).amax(1)
+
+    def _group(self, queries: Sequence[Query], timeout: float, seed: int) -> Iterator[Result]:
+        works = []
+        for query in queries:
+            problems = subproblems([query])
+            works.append(Work(query, problems, torch.full((len(problems),), -math.inf, dtype=torch.float64)))
+            works[-1].improve(torch.arange(0), torch.zeros(0, dtype=torch.float64))
+        started = time.perf_counter()
+        shared = Deadline(timeout * len(works))
+        for work in works:
+            self._attack(work, work.open(), QUICK, seed, shared)
+        live = [work for work in works if not work.verdict]
+        if live:
+            self._crown(live)
+        share = (time.perf_counter() - started) / len(works)
+        for work in works:
+            work.spend("batch", share - work.phases.get("attack", 0.0) if len(works) == 1 else share)
+            deadline = Deadline(timeout - share)
+            for region in work.problems.region.unique().tolist():
+                if not work.verdict and not deadline.passed() and len(work.open(region)):
+                    self._search(work, region, deadline, seed)
+            if not work.verdict:
+                work.verdict = "timeout" if deadline.passed() else "unknown"
+            bound = float(work.bounds.min()) if len(work.bounds) else math.inf
+            yield Result(
+                work.verdict,
+                work.witness,
+                self.build_seconds + timeout - deadline.left,
+                {"build": self.build_seconds, **work.phases},
+                work.domains,
+                None if not math.isfinite(bound) else 0.0 if bound == CLOSED else bound,
+                work.layers,
+                work.message,
+            )
+
+    def _attack(self, work: Work, where: Tensor, effort: Effort, seed: int, deadline: Deadline) -> None:
+        if work.verdict or not len(where):
+            return
+        started = time.perf_counter()
+        found = attack(
+            self.fast,
+            work.problems[where],
+            [work.query],
+            self.replay,
+            seed=seed,
+            effort=effort,
+            expired=deadline.passed,
+        )
+        if found:
+            work.verdict, work.witness = "sat", found[0]
+        work.spend("attack", time.perf_counter() - started)
+
+    def _crown(self, works: list[Work]) -> None:
+        """CROWN bounds of all nodes on all boxes in one batch, then of every clause, without and with α."""
+        counts = [len(work.problems.boxes.lower) for work in works]
+        boxes = Box(
+            torch.cat([work.problems.boxes.lower for work in works]),
+            torch.cat([work.problems.boxes.upper for work in works]),
+        )
+        nodes = bound_nodes(self.graph, self.shaped(boxes), "crown")
+        first = 0
+        for work, count in zip(works, counts, strict=True):
+            mine = nodes[torch.arange(first, first + count, device=self.device)]
+            work.layers = layer_stability(self.graph, mine)
+            first += count
+            for schedule in (None, OUTPUT_SCHEDULE):
+                where = work.open()
+                if len(where):
+                    problems = work.problems[where]
+                    bounds, _ = self.clause_bounds(problems, mine[problems.region.to(self.device)], schedule)
+                    work.improve(where, bounds)
+
+    def _search(self, work: Work, region: int, deadline: Deadline, seed: int) -> None:
+        """Tighter bounds, a longer attack, and branch and bound, on one region."""
+        box = self.shaped(work.problems.boxes[torch.tensor([region])])
+        few = int((box.upper > box.lower).sum()) <= FEW_INPUTS
+        started = time.perf_counter()
+        nodes = bound_nodes(self.graph, box, "crown")
+        crown_seconds = time.perf_counter() - started
+        if not few and ALPHA_COST * crown_seconds < ALPHA_SHARE * deadline.left:
+            nodes = bound_nodes(self.graph, box, "alpha-crown", search=self.fast, schedule=ROOT_SCHEDULE)
+            where = work.open(region)
+            everywhere = nodes[torch.zeros(len(where), dtype=torch.long, device=self.device)]
+            bounds, _ = self.clause_bounds(work.problems[where], everywhere, OUTPUT_SCHEDULE)
+            work.improve(where, bounds)
+            if region == 0:
+                work.layers = layer_stability(self.graph, nodes)
+        work.spend("alpha", time.perf_counter() - started)
+        if not few:
+            self._attack(work, work.open(region), THOROUGH, seed + 1, Deadline(0.1 * deadline.left))
+        if not work.verdict and len(work.open(region)):
+            started = time.perf_counter()
+            self._branch(work, region, nodes, few, deadline)
+            work.spend("search", time.perf_counter() - started)
+
+    def _branch(self, work: Work, region: int, nodes: NodeBounds, few: bool, deadline: Deadline) -> None:
+        where = work.open(region)
+        problems = work.problems[where]
+        folded = fold(self.graph, nodes)
+        rows, direct, constant = self.specification(problems, torch.float64)
+        rows = rows.flatten(2)
+        flat = problems.boxes[region]
+        if direct is not None:
+            # Inputs of zero width are not in the folded box: their terms become constant, rounded down.
+            fixed = flat.lower.to(self.device).clone()
+            fixed[folded.inputs] = 0.0
+            terms = direct.flatten(2) * fixed
+            constant = constant + terms.sum(2) - gamma(len(fixed) + 8, fixed) * terms.abs().sum(2)
+            direct = direct.flatten(2)[:, :, folded.inputs]
+        inside = inner_box(Box(flat.lower, flat.upper))
+        inputs = folded.inputs.cpu()
+
+        def suspect(x: Tensor, clause: int) -> bool:
+            point = inside.lower.clone()
+            point[inputs] = torch.minimum(
+                torch.maximum(x.cpu().float(), inside.lower[inputs]), inside.upper[inputs]
+            )
+            witness = self.replay.check(work.query, point.numpy())
+            if witness is not None:
+                work.verdict, work.witness = "sat", witness
+            return witness is not None
+
+        progress = Progress()
+        if few:
+            outcome = input_split.solve(
+                folded, rows, direct, constant,
+                batch=256, expired=deadline.passed, suspect=suspect, progress=progress,
+            )  # fmt: skip
+        else:
+            problem = Problem(folded, rows, direct, constant)
+            batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
+            outcome = relu_split.solve(
+                problem, None, schedule=SPLIT_SCHEDULE, batch=batch,
+                expired=deadline.passed, suspect=suspect, progress=progress,
+            )  # fmt: skip
+        work.domains += progress.domains
+        if outcome == "unsat":
+            work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
+        elif outcome == "unknown":
+            work.improve(where, torch.full((len(where),), min(progress.bound, 0.0), dtype=torch.float64))
+            work.message = "" if deadline.passed() else "some leaves could be decided neither way"
+
+
+CLOSED = torch.finfo(torch.float64).tiny
+"""The bound recorded where branch and bound closed every domain: some positive number."""
+
+
+def layer_stability(graph: BoundGraph, nodes: NodeBounds) -> tuple[LayerStability, ...]:
+    """Stable and unstable neurons of every ReLU layer on the first box of `nodes`."""
+    layers = []
+    for position, (low, high) in nodes.preactivations(graph).items():
+        active = int((low[0] >= 0).sum())
+        inactive = int(((high[0] <= 0) & (low[0] < 0)).sum())
+        size = graph.nodes[position].size
+        layers.append(
+            LayerStability(graph.nodes[position].name, size, active, inactive, size - active - inactive)
+        )
+    return tuple(layers)

@@ -1,0 +1,127 @@
+"""From an ONNX graph to the bound graph: constants are evaluated, everything else becomes a primitive operation.
+
+Weights are taken as stored and held in float64, where they are exact: what is proved of the bound graph is proved of
+the file, in real arithmetic.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from secateur.formats.errors import InputError, UnsupportedError
+from secateur.formats.onnx_model import Model
+from secateur.pipeline.verify.call import Array, Builder, Call, Value, node_name
+from secateur.pipeline.verify.graph import BoundGraph, Node
+from secateur.pipeline.verify.operations import Input
+from secateur.pipeline.verify.operators import RULES
+
+
+def input_shape(model: Model) -> tuple[int, ...]:
+    """The shape of the model's one input, its batch dimension (free or 1) as 1.
+
+    Raises:
+        UnsupportedError: several inputs, another free dimension, a batch larger than one, a type that is no float.
+    """
+    if len(model.inputs) != 1:
+        names = ", ".join(value.name for value in model.inputs) or "none"
+        raise UnsupportedError(f"expected one input, found {len(model.inputs)}: {names}", where=model.name)
+    (value,) = model.inputs
+    kind = value.type.tensor_type
+    if kind.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+        found = onnx.TensorProto.DataType.Name(kind.elem_type)
+        raise UnsupportedError(
+            f"input '{value.name}': expected float32 or float64, found {found}", where=model.name
+        )
+    shape = []
+    for axis, dimension in enumerate(kind.shape.dim):
+        fixed = dimension.dim_value if dimension.HasField("dim_value") else 0
+        if fixed <= 0 and axis > 0:
+            raise UnsupportedError(
+                f"input '{value.name}': dimension {axis} is free",
+                where=model.name,
+                hint="export it with a fixed size",
+            )
+        shape.append(max(fixed, 1))
+    return tuple(shape)
+
+
+def lower(model: Model) -> BoundGraph:
+    """The bound graph (float64, CPU) of a model with one input and one output.
+
+    Raises:
+        UnsupportedError: an operator (named with its node), several inputs or outputs.
+        InputError: the graph is inconsistent, for instance in its shapes.
+    """
+    graph = model.graph
+    if len(graph.output) != 1:
+        raise UnsupportedError(f"expected one output, found {len(graph.output)}", where=model.name)
+    opset = max(
+        (entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
+    )
+    builder = Builder(model.name)
+    values: dict[str, Value] = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    builder.nodes.append(Node(model.inputs[0].name, Input(), (), input_shape(model)))
+    values[model.inputs[0].name] = 0
+    for node in graph.node:
+        arguments = [values[name] if name else None for name in node.input]
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        call = Call(node, arguments, attributes, opset, builder)
+        if all(not isinstance(value, int) for value in arguments):
+            results: list[Value] = list(evaluate(node, arguments, opset, model))
+        elif node.domain not in ("", "ai.onnx") or node.op_type not in RULES:
+            raise call.refuse("not supported by this engine")
+        else:
+            try:
+                results = RULES[node.op_type](call)
+            except (RuntimeError, ValueError, IndexError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"node '{node_name(node)}' ({node.op_type}) does not fit its inputs: {reason}",
+                    where=model.name,
+                ) from None
+        values.update((name, result) for name, result in zip(node.output, results, strict=False) if name)
+    output = values[graph.output[0].name]
+    if not isinstance(output, int):
+        raise InputError("its output does not depend on its input", where=model.name)
+    return prune_unused(builder.nodes, output)
+
+
+def prune_unused(nodes: list[Node], output: int) -> BoundGraph:
+    """The graph of those nodes that the output needs (and the input), renumbered."""
+    needed = {0, output}
+    for position in range(output, 0, -1):
+        if position in needed:
+            needed.update(nodes[position].inputs)
+    order = sorted(needed)
+    number = {old: new for new, old in enumerate(order)}
+    return BoundGraph(
+        tuple(
+            Node(nodes[i].name, nodes[i].operation, tuple(number[s] for s in nodes[i].inputs), nodes[i].shape)
+            for i in order
+        )
+    )
+
+
+def evaluate(node: onnx.NodeProto, arguments: list[Value | None], opset: int, model: Model) -> list[Array]:
+    """The outputs of a node whose arguments are all constant, by the ONNX reference implementation."""
+    if node.op_type == "Constant":
+        for attribute in node.attribute:
+            if attribute.name == "value":
+                return [numpy_helper.to_array(attribute.t)]
+            if attribute.name in ("value_float", "value_floats"):
+                return [np.asarray(onnx.helper.get_attribute_value(attribute), dtype=np.float32)]
+            if attribute.name in ("value_int", "value_ints"):
+                return [np.asarray(onnx.helper.get_attribute_value(attribute), dtype=np.int64)]
+    from onnx.reference import ReferenceEvaluator  # slow to import, and seldom needed
+
+    try:
+        feeds = {name: np.asarray(value) for name, value in zip(node.input, arguments, strict=True) if name}
+        evaluator = ReferenceEvaluator(node, opsets={"": opset})
+        return [np.asarray(result) for result in evaluator.run(None, feeds)]
+    except Exception as error:
+        raise UnsupportedError(
+            f"operator {node.op_type} of node '{node_name(node)}': cannot be evaluated: {error}",
+            where=model.name,
+        ) from None

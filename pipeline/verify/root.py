@@ -1,0 +1,153 @@
+"""Bounds of every node on input boxes: intervals, tightened at each ReLU by CROWN or α-CROWN.
+
+Everything here ends in float64 with rounding errors accounted for, so that later stages may build on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.verify.crown import Box, Relaxation, Relaxations, backward
+from secateur.pipeline.verify.graph import BoundGraph, affine_interval
+from secateur.pipeline.verify.operations import Affine, Relu
+from secateur.pipeline.verify.optimise import Schedule, optimise
+
+CHUNK_NUMBERS = 16_000_000
+"""How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
+
+
+@dataclass(frozen=True)
+class NodeBounds:
+    """Bounds of every node over B boxes: position → (lower, upper), each (B, *shape), float64."""
+
+    box: Box
+    values: dict[int, tuple[Tensor, Tensor]]
+
+    def relaxations(self, graph: BoundGraph, dtype: torch.dtype = torch.float64) -> Relaxations:
+        return {
+            p: Relaxation.of(*(bound.to(dtype) for bound in self.values[graph.preactivation(p)]))
+            for p in graph.relus
+        }
+
+    def preactivations(self, graph: BoundGraph) -> dict[int, tuple[Tensor, Tensor]]:
+        """The bounds of every ReLU's argument, by the ReLU's position."""
+        return {p: self.values[graph.preactivation(p)] for p in graph.relus}
+
+    def __getitem__(self, keep: Tensor) -> NodeBounds:
+        return NodeBounds(
+            self.box[keep], {p: (low[keep], high[keep]) for p, (low, high) in self.values.items()}
+        )
+
+
+def bound_nodes(
+    graph: BoundGraph,
+    box: Box,
+    method: str = "crown",
+    *,
+    search: BoundGraph | None = None,
+    schedule: Schedule | None = None,
+    magnitudes: dict[int, Tensor] | None = None,
+) -> NodeBounds:
+    """Bounds of every node of `graph` (float64) over `box`.
+
+    `method` is "ibp" (intervals alone), "crown" or "alpha-crown". The last optimises slopes on `search` (the same
+    graph in float32, or `graph` itself) and then evaluates them in float64. `magnitudes` (of a larger box, so that
+    they hold here too) saves computing them, and is needed for a folded graph, whose weights carry errors of their own.
+    """
+    values: dict[int, tuple[Tensor, Tensor]] = {0: (box.lower, box.upper)}
+    relaxations: Relaxations = {}
+    fast: Relaxations = {}
+    magnitude = {0: torch.maximum(box.lower.abs(), box.upper.abs())} if magnitudes is None else magnitudes
+    for position in range(1, len(graph.nodes)):
+        node = graph.nodes[position]
+        if isinstance(node.operation, Affine):
+            pairs = [values[source] for source in node.inputs]
+            if magnitudes is None:
+                magnitude[position] = node.operation.magnitude(
+                    *(torch.maximum(low.abs(), high.abs()) for low, high in pairs)
+                )
+            values[position] = affine_interval(node.operation, pairs, magnitude[position])
+            continue
+        assert isinstance(node.operation, Relu)
+        (source,) = node.inputs
+        if method != "ibp" and relaxations:
+            values[source] = _tightened(
+                graph, values[source], relaxations, magnitude, box, source, method, search, fast, schedule
+            )
+        low, high = values[source]
+        relaxations[position] = Relaxation.of(low, high)
+        if search is not None and method == "alpha-crown":
+            dtype = search_dtype(search)
+            fast[position] = Relaxation.of(low.to(dtype), high.to(dtype))
+        values[position] = (low.clamp(min=0), high.clamp(min=0))
+        if magnitudes is None:
+            magnitude[position] = torch.maximum(low.abs(), high.abs())
+    return NodeBounds(box, values)
+
+
+def magnitudes(graph: BoundGraph, bounds: NodeBounds) -> dict[int, Tensor]:
+    """For every node the M of `crown`'s rounding argument, (B, *shape)."""
+    result: dict[int, Tensor] = {}
+    for position, node in enumerate(graph.nodes):
+        largest = [torch.maximum(bounds.values[s][0].abs(), bounds.values[s][1].abs()) for s in node.inputs]
+        if isinstance(node.operation, Affine):
+            result[position] = node.operation.magnitude(*largest)
+        elif largest:
+            result[position] = largest[0]
+        else:
+            result[position] = torch.maximum(bounds.box.lower.abs(), bounds.box.upper.abs())
+    return result
+
+
+def search_dtype(graph: BoundGraph) -> torch.dtype:
+    """The number type of a graph's weights (float64 when it has none)."""
+    for node in graph.nodes:
+        for name in ("weight", "bias"):
+            value = getattr(node.operation, name, None)
+            if isinstance(value, Tensor):
+                return value.dtype
+    return torch.float64
+
+
+def _tightened(
+    graph: BoundGraph,
+    interval: tuple[Tensor, Tensor],
+    relaxations: Relaxations,
+    magnitude: dict[int, Tensor],
+    box: Box,
+    source: int,
+    method: str,
+    search: BoundGraph | None,
+    fast: Relaxations,
+    schedule: Schedule | None,
+) -> tuple[Tensor, Tensor]:
+    """The interval bounds of node `source` intersected with linear bounds of its unstable neurons."""
+    low, high = (bound.flatten(1).clone() for bound in interval)
+    batch, size = low.shape
+    unstable = (low < 0) & (high > 0)
+    most = int(unstable.sum(1).max())
+    if most == 0:
+        return interval
+    # Per sub-problem its own unstable neurons, first; the rest of the columns repeats stable ones harmlessly.
+    neurons = torch.argsort(unstable.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
+    widest = max(node.size for node in graph.nodes[: source + 1])
+    chunk = max(1, CHUNK_NUMBERS // (2 * batch * widest))
+    for first in range(0, most, chunk):
+        chosen = neurons[:, first : first + chunk]
+        rows = torch.zeros(batch, chosen.shape[1], size, dtype=low.dtype, device=low.device)
+        rows.scatter_(2, chosen.unsqueeze(2), 1.0)
+        both = torch.cat([rows, -rows], 1).unflatten(2, graph.nodes[source].shape)
+        multipliers = None
+        if method == "alpha-crown" and search is not None and schedule is not None:
+            dtype = search_dtype(search)
+            best = optimise(search, fast, box.to(dtype), source, both.to(dtype), schedule)
+            multipliers = {p: m.to(low.dtype) for p, m in best.multipliers.items()}
+        linear = backward(graph, relaxations, source, both, multipliers, magnitudes=magnitude)
+        lower, upper = linear.minimum(box).split(chosen.shape[1], 1)
+        low.scatter_(1, chosen, torch.maximum(low.gather(1, chosen), lower))
+        high.scatter_(1, chosen, torch.minimum(high.gather(1, chosen), -upper))
+    shape = graph.nodes[source].shape
+    return low.unflatten(1, shape), high.unflatten(1, shape)
