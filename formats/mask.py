@@ -72,7 +72,7 @@ def to_bytes(mask: Mask) -> bytes:
 def from_bytes(data: bytes, name: str) -> Mask:
     """As `read`, of bytes in memory; `name` is what messages call them."""
     try:
-        tensors = safetensors.numpy.load(data)
+        tensors = dict(sorted(safetensors.numpy.load(data).items()))  # it loads in no fixed order
     except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"not a mask: {error}", where=name, hint="expected a safetensors file") from None
     header = _header(data, name)
