@@ -17,7 +17,8 @@ from secateur.formats.instances import Instance
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.formats.verdict import VERDICTS, Record
-from secateur.pipeline import onnxrt, verify
+from secateur.pipeline import onnxrt
+from secateur.pipeline.verify import api
 
 Labels = Mapping[str, verdict.Label]
 Key = tuple[str, str, str, float | None]
@@ -60,7 +61,7 @@ def verify_files(
         streams.check_destination(witness_file)
     model, query = load(model_source, property_source, read_model)
     reading = time.perf_counter() - start
-    result = verify.verify(
+    result = api.verify(
         model, query, timeout=max(timeout - reading, 0.001), verifier=verifier, device=device, seed=seed
     )
     if witness_file is not None and result.witness is not None:
@@ -104,10 +105,23 @@ def attack_files(
     effort = {
         name: value for name, value in {"restarts": restarts, "steps": steps}.items() if value is not None
     }
-    found = verify.attack(model, query, seed=seed, timeout=timeout, device=device, **effort)
+    found = api.attack(model, query, seed=seed, timeout=timeout, device=device, **effort)
     if found is not None and witness_file is not None:
         witness.write(found.x, found.y, witness_file)
     return found is not None
+
+
+def bound_files(
+    model_source: str,
+    property_source: str,
+    *,
+    method: str = "crown",
+    iterations: int | None = None,
+    device: str = "cpu",
+) -> api.Bounds:
+    """Bounds of a model file's outputs, and of the violation of each clause, over a property file's regions."""
+    model, query = load(model_source, property_source)
+    return api.bounds(model, query, method, device=device, iterations=iterations)
 
 
 @dataclass(frozen=True)

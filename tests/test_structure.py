@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
 import grimp
 import pytest
@@ -53,3 +55,14 @@ def test_formats_never_reach_torch(graph: grimp.ImportGraph) -> None:
         if (chain := graph.find_shortest_chain("secateur.formats", name, True))
     ]
     assert reached == []
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    root = Path(__file__).resolve().parent.parent
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(("secateur", *path.parent.relative_to(root).parts))
+        for floor in ("tools", "pipeline", "formats")
+        for path in (root / floor).rglob("*.py")
+    }
+    assert set(listed) == found

@@ -15,18 +15,25 @@ from secateur.tools.cli import COMMANDS, cli
 HEAVY = {"torch", "onnx", "onnxruntime", "numpy", "rich", "scipy"}
 
 
+def loaded_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after `code`."""
+    code += "\nimport sys\nprint(*{name.split('.')[0] for name in sys.modules})"
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(finished.stdout.splitlines()[-1].split())
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nosuchcommand"]])
 def test_front_door_imports_nothing_heavy(arguments: list[str]) -> None:
-    code = (
-        "import sys\n"
-        "from secateur.tools.cli import cli\n"
-        f"try: cli({arguments!r})\n"
-        "except SystemExit: pass\n"
-        "print('LOADED', *sorted({name.split('.')[0] for name in sys.modules}))\n"
-    )
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(finished.stdout.splitlines()[-1].split())
+    code = f"from secateur.tools.cli import cli\ntry: cli({arguments!r})\nexcept SystemExit: pass"
+    loaded = loaded_after(code)
     assert "click" in loaded
+    assert not loaded & HEAVY
+
+
+def test_command_modules_import_nothing_heavy() -> None:
+    """So that `secateur COMMAND --help` and completion are quick too."""
+    modules = sorted({target.split(":")[0] for target in COMMANDS.values()})
+    loaded = loaded_after(f"import {', '.join(modules)}")
     assert not loaded & HEAVY
 
 

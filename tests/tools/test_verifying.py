@@ -1,0 +1,115 @@
+"""verify, attack, bounds and run through their command lines."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from factories import box_property, mlp
+from secateur.formats import verdict, witness
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """`net.onnx`, a property that never holds, one that always holds, and their `instances.csv`."""
+    (tmp_path / "net.onnx").write_bytes(mlp([4, 8, 3]).SerializeToString())
+    box = ([-1.0] * 4, [1.0] * 4)
+    (tmp_path / "never.vnnlib").write_text(box_property(*box, 3, "(>= Y_0 1000.0)"))
+    (tmp_path / "always.vnnlib").write_text(box_property(*box, 3, "(<= Y_0 1000.0)"))
+    (tmp_path / "instances.csv").write_text("net.onnx,never.vnnlib,30\nnet.onnx,always.vnnlib,30\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("verifier", ["crown", "milp"])
+def test_verify_prints_the_verdict_alone(folder: Path, invoke: Callable[..., Result], verifier: str) -> None:
+    for name, answer, code in (("never", "unsat", 10), ("always", "sat", 11)):
+        line = ("verify", folder / "net.onnx", folder / f"{name}.vnnlib", "--verifier", verifier)
+        plain, scripted = invoke(*line), invoke(*line, "--exit-verdict")
+        assert (plain.exit_code, plain.stdout) == (0, f"{answer}\n"), plain.output
+        assert (scripted.exit_code, scripted.stdout) == (code, f"{answer}\n")
+
+
+def test_verify_json_is_a_record(folder: Path, invoke: Callable[..., Result]) -> None:
+    result = invoke("verify", folder / "net.onnx", folder / "never.vnnlib", "--json", "--seed", 5)
+    record = verdict.from_json(result.stdout, "stdout")
+    assert (record.verdict, record.seed, record.verifier) == ("unsat", 5, "crown")
+    assert record.seconds >= sum(record.phases.values()) * 0.99
+
+
+@pytest.mark.parametrize("command", ["verify", "attack"])
+def test_witness_holds(folder: Path, invoke: Callable[..., Result], command: str) -> None:
+    question = (folder / "net.onnx", folder / "always.vnnlib")
+    found = invoke(command, *question, "--witness", folder / "w.txt")
+    assert (found.exit_code, found.stdout) == (0, "sat\n"), found.output
+    x, y = witness.read(str(folder / "w.txt"))
+    assert (len(x), len(y)) == (4, 3)
+    assert invoke("check", "witness", *question, folder / "w.txt").exit_code == 0
+
+
+def test_a_failed_attack_knows_nothing_and_leaves_nothing(
+    folder: Path, invoke: Callable[..., Result]
+) -> None:
+    found = invoke(
+        "attack", folder / "net.onnx", folder / "never.vnnlib", "--witness", folder / "w.txt",
+        "--restarts", 2, "--steps", 3,
+    )  # fmt: skip
+    assert (found.exit_code, found.stdout) == (0, "unknown\n"), found.output
+    assert not (folder / "w.txt").exists()
+
+
+def test_run_resumes(folder: Path, invoke: Callable[..., Result]) -> None:
+    line = ("run", folder / "instances.csv", "--results", folder / "r.jsonl")
+    first = invoke(*line, "--limit", 1)
+    assert (first.exit_code, first.stdout) == (0, "")
+    before = (folder / "r.jsonl").read_bytes()
+    second = invoke(*line)
+    assert "1 of 2 instances are done already" in second.stderr
+    assert "2 instances: sat 1, unsat 1" in second.stderr
+    assert (folder / "r.jsonl").read_bytes().startswith(before)
+    third = invoke(*line)
+    assert "2 of 2 instances are done already" in third.stderr
+    assert len(verdict.read([str(folder / "r.jsonl")])) == 2
+
+
+def test_ctrl_c_keeps_what_is_done(folder: Path, secateur: str) -> None:
+    hard = mlp([40, 200, 200, 200, 200, 200, 1], seed=1, scale=1.5)
+    (folder / "hard.onnx").write_bytes(hard.SerializeToString())
+    (folder / "hard.vnnlib").write_text(box_property([-1.0] * 40, [1.0] * 40, 1, "(>= Y_0 20.0)"))
+    (folder / "two.csv").write_text("net.onnx,never.vnnlib,30\nhard.onnx,hard.vnnlib,60\n")
+    results = folder / "r.jsonl"
+    running = subprocess.Popen(
+        [secateur, "run", "two.csv", "--results", "r.jsonl"], cwd=folder, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not (results.exists() and results.read_bytes().endswith(b"\n")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, says = running.communicate(timeout=30)
+    assert running.returncode == 130, says
+    assert "1 of 2 instances are in r.jsonl" in says
+    assert "Traceback" not in says
+    assert [record.verdict for record in verdict.read([str(results)])] == ["unsat"]
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown", "alpha-crown"])
+def test_bounds_enclose_the_outputs(folder: Path, invoke: Callable[..., Result], method: str) -> None:
+    from secateur.formats import onnx_model
+    from secateur.pipeline import onnxrt
+
+    question = ("bounds", folder / "net.onnx", folder / "never.vnnlib", "--method", method)
+    found = json.loads(invoke(*question, "--json").stdout)
+    model = onnx_model.read(str(folder / "net.onnx"))
+    outputs = onnxrt.run(model.proto, onnxrt.sample_inputs(4, seed=0, samples=200).clip(-1, 1))
+    (region,) = found["regions"]
+    assert (outputs >= region["lower"]).all()
+    assert (outputs <= region["upper"]).all()
+    table = invoke(*question)
+    assert table.exit_code == 0
+    assert "Y_2" in table.stdout
