@@ -23,7 +23,7 @@ Function = Callable[[Array], Array]
 
 _CHUNK = 256  # samples a call: bounds the memory of activations
 _REBATCH_FROM = 8  # samples from which a second session with a free batch dimension pays
-_REBATCH_TOLERANCE = (
+BATCH_TOLERANCE = (
     1e-3  # kernels differ between batch sizes by rounding; a wrong re-batching differs by far more
 )
 _TYPES = {
@@ -131,6 +131,10 @@ class Runner:
         starts = range(0, count, _CHUNK)
         return np.concatenate([self._run(self._batched, rows[i : i + _CHUNK]) for i in starts])
 
+    def together(self, rows: Array) -> Array:
+        """All rows [N, inputs] in one call, whatever the batch is declared to be."""
+        return self._run(self._single, rows)
+
     def _run(self, ready: ort.InferenceSession, rows: Array) -> Array:
         count, start = len(rows), 0
         feeds: dict[str, Array] = {}
@@ -168,13 +172,19 @@ class Runner:
             together = self._run(candidate, probe)
         except UnsupportedError:
             return
-        if together.shape == singles.shape and difference(singles, together) <= _REBATCH_TOLERANCE:
+        if together.shape == singles.shape and difference(singles, together) <= BATCH_TOLERANCE:
             self._batched = candidate
 
 
 def run(model: Model | onnx.ModelProto | ort.InferenceSession, x: Array) -> Array:
     """Outputs [N, outputs] of `model` on `x` [N, inputs] or [N, ...]; see `Runner`."""
     return Runner(model)(x)
+
+
+def run_together(model: Model | onnx.ModelProto, x: Array) -> Array:
+    """As `run`, but all samples in one call, with no fall-back: UnsupportedError where that fails."""
+    runner = Runner(model)
+    return runner.together(np.asarray(x).reshape(len(x), runner.inputs))
 
 
 def free_batch(proto: onnx.ModelProto, symbol: str = "batch") -> onnx.ModelProto:

@@ -2,8 +2,7 @@
 
 Cases:
 * a Constant node (tensor, number or list of numbers) becomes an initializer of the same name;
-* a node all of whose inputs are constant is evaluated by onnxruntime, and its outputs become initializers;
-* Shape of a value whose shape is static (by onnx's shape inference) counts as a constant.
+* a node all of whose inputs are constant is evaluated by onnxruntime, and its outputs become initializers.
 
 Left alone: random operators, operators with sub-graphs, sparse and string constants, and DequantizeLinear (folding
 it would turn a quantised model into a float one unasked).
@@ -14,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper, shape_inference
+from onnx import numpy_helper
 
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph, onnxrt
@@ -34,7 +33,7 @@ def check(model: onnx.ModelProto) -> str | None:
     """Why the pass has nothing to do, or None."""
     if any(node.op_type == "Constant" for node in model.graph.node):
         return None
-    return None if _foldable(model.graph, _static_shapes(model)) else "no constant sub-graph"
+    return None if _foldable(model.graph) else "no constant sub-graph"
 
 
 def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -43,15 +42,12 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     graph = copy.graph
     _lift_constant_nodes(graph)
-    shapes = _static_shapes(copy)
-    chosen = _foldable(graph, shapes)
-    if not chosen:
-        return copy
+    chosen = _foldable(graph)
     made = {name for node in chosen for name in node.output if name}
     rest = [node for node in graph.node if not any(name in made for name in node.output)]
     needed = {name for node in rest for name in onnxgraph.reads(node)} | {v.name for v in graph.output}
     wanted = sorted(made & needed)
-    values = _evaluate(copy, chosen, wanted, shapes)
+    values = _evaluate(copy, chosen, wanted) if wanted else {}
     if values is None:
         return copy
     onnxgraph.replace_nodes(graph, rest)
@@ -84,21 +80,7 @@ def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return None
 
 
-def _static_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes of the values whose every dimension is a known number."""
-    if not any(node.op_type == "Shape" for node in model.graph.node):
-        return {}
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {}
-    for value in [*inferred.input, *inferred.value_info]:
-        if value.type.tensor_type.HasField("shape"):
-            dims = value.type.tensor_type.shape.dim
-            if all(dim.WhichOneof("value") == "dim_value" and dim.dim_value > 0 for dim in dims):
-                shapes[value.name] = tuple(dim.dim_value for dim in dims)
-    return shapes
-
-
-def _foldable(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> list[onnx.NodeProto]:
+def _foldable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     """Nodes that depend on constants only, in order. Initializers that are also inputs may be overridden."""
     overridable = {value.name for value in graph.input}
     known = {tensor.name for tensor in graph.initializer} - overridable
@@ -106,33 +88,24 @@ def _foldable(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> lis
     for node in graph.node:
         if node.op_type in _KEPT or any(onnxgraph.subgraphs(node)):
             continue
-        static_shape = node.op_type == "Shape" and node.input[0] in shapes
-        if static_shape or (node.input and all(name in known for name in node.input if name)):
+        if node.input and all(name in known for name in node.input if name):
             chosen.append(node)
             known.update(node.output)
     return chosen
 
 
 def _evaluate(
-    model: onnx.ModelProto,
-    nodes: list[onnx.NodeProto],
-    wanted: list[str],
-    shapes: dict[str, tuple[int, ...]],
+    model: onnx.ModelProto, nodes: list[onnx.NodeProto], wanted: list[str]
 ) -> dict[str, NDArray[np.generic]] | None:
     """The values `wanted`, by running `nodes` alone; None when onnxruntime cannot."""
     part = onnx.ModelProto()
     part.CopyFrom(model)
-    onnxgraph.replace_nodes(part.graph, nodes)
     read = {name for node in nodes for name in onnxgraph.reads(node)}
-    onnxgraph.replace_initializers(part.graph, [t for t in model.graph.initializer if t.name in read])
+    onnxgraph.replace_nodes(part.graph, nodes)
+    onnxgraph.replace_initializers(part.graph, [t for t in part.graph.initializer if t.name in read])
     del part.graph.input[:], part.graph.output[:], part.graph.value_info[:]
     part.ir_version = max(part.ir_version, 4)
-    made = {name for node in nodes for name in node.output} | {t.name for t in part.graph.initializer}
-    for name in sorted(read - made):  # the values of which only the shape is read
-        part.graph.initializer.append(numpy_helper.from_array(np.zeros(shapes[name], np.float32), name))
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    if not wanted:
-        return {}
     try:
         results = onnxrt.session(part).run(wanted, {})
     except UnsupportedError:
