@@ -12,9 +12,9 @@ import torch
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify.attack import Effort
-from secateur.pipeline.verify.attack import attack as run_attack
 from secateur.pipeline.verify.engine import OUTPUT_SCHEDULE, ROOT_SCHEDULE, Deadline, Engine, layer_stability
+from secateur.pipeline.verify.pgd import Effort
+from secateur.pipeline.verify.pgd import attack as run_attack
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.root import bound_nodes

@@ -17,12 +17,12 @@ from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline.verify import input_split, relu_split
-from secateur.pipeline.verify.attack import Effort, attack, inner_box
 from secateur.pipeline.verify.crown import Box, Multipliers, backward
 from secateur.pipeline.verify.fold import fold
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.pgd import Effort, attack, inner_box
 from secateur.pipeline.verify.problem import Problem, Progress
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result

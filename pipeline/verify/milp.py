@@ -15,11 +15,11 @@ from scipy import sparse
 
 from secateur.formats.query import Query
 from secateur.pipeline.verify import lp
-from secateur.pipeline.verify.attack import inner_box
 from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.engine import Deadline, Engine, layer_stability
 from secateur.pipeline.verify.fold import Folded, fold
 from secateur.pipeline.verify.operations import Dense, Relu, Sum
+from secateur.pipeline.verify.pgd import inner_box
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.root import bound_nodes
