@@ -75,7 +75,7 @@ def _run(folder: Path, arguments: argparse.Namespace) -> list[Record]:
             plan.pending, arguments.results, device=arguments.device, seed=arguments.seed
         ):
             records.append(record)
-            step(f"{record.verdict} in {record.seconds:.1f} s: {record.message}"[:100])
+            step(f"{record.verdict} in {record.seconds:.1f} s {record.message}"[:100])
     return records
 
 
