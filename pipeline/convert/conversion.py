@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 
 import onnx
 
@@ -24,6 +27,17 @@ from secateur.pipeline.convert import (
 from secateur.pipeline.convert.sources import Source
 
 TOLERANCE = 1e-4
+_Step = tuple[str, Callable[[onnx.ModelProto], str | None], Callable[[onnx.ModelProto], onnx.ModelProto]]
+_NAMES: dict[ModuleType, str] = {
+    inputs: "inputs",
+    constants: "constants",
+    identity: "identity",
+    dead: "dead",
+    batch: "dynamic batch",
+    shapes: "shapes",
+    flatten: "flatten",
+    batchnorm: "batchnorm",
+}
 
 
 @dataclass(frozen=True)
@@ -97,25 +111,29 @@ def clean(
     tolerance: float = TOLERANCE,
 ) -> Converted:
     """The passes, without provenance; see `convert`."""
-    steps = [("inputs", inputs), ("constants", constants), ("identity", identity), ("dead", dead)]
+
+    def passes(*modules: ModuleType) -> list[_Step]:
+        return [(_NAMES[module], module.check, module.rewrite) for module in modules]
+
+    steps = passes(inputs, constants, identity, dead)
     if dynamic_batch:
-        steps.append(("dynamic batch", batch))
-    steps += [("shapes", shapes), ("flatten", flatten), ("constants", constants)]
+        steps += passes(batch)
+    steps += passes(shapes, flatten, constants, identity, dead)
     if fold_batchnorm:
-        steps.append(("batchnorm", batchnorm))
-    steps += [("identity", identity), ("dead", dead)]
+        steps += passes(batchnorm)
+    if to_opset is not None:
+        steps.append(
+            ("opset", partial(opset.check, target=to_opset), partial(opset.rewrite, target=to_opset))
+        )
+        steps += passes(constants)  # onnx's converter leaves some to fold
+    steps += passes(dead)
     proto, outcomes = source.proto, dict[str, str]()
-    for name, step in steps:
-        reason = step.check(proto)
+    for name, check, rewrite in steps:
+        reason = check(proto)
         if reason is None:
-            proto = step.rewrite(proto)
+            proto = rewrite(proto)
         if outcomes.get(name) != "done":
             outcomes[name] = reason or "done"
-    if to_opset is not None:
-        reason = opset.check(proto, to_opset)
-        if reason is None:
-            proto = opset.rewrite(proto, to_opset)
-        outcomes["opset"] = reason or "done"
     if all(outcome != "done" for outcome in outcomes.values()):
         proto = onnx.ModelProto.FromString(proto.SerializeToString())
     reference = source.function or source.proto

@@ -13,7 +13,6 @@ from onnx import version_converter
 
 from secateur.formats.errors import UnsupportedError
 
-
 _LOWEST = 7  # what onnxruntime still runs
 
 

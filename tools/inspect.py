@@ -1,0 +1,45 @@
+"""`secateur inspect`: what is in a model."""
+
+from __future__ import annotations
+
+import click
+
+from secateur.tools.common import device_option, emit_json, json_option, model_or_stdin_argument, say
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  secateur inspect net.onnx
+  secateur inspect net.onnx --property p.vnnlib --json
+  secateur prune magnitude -s 0.9 net.onnx | secateur inspect - 2>&1 | grep 'zero channels'"""
+)
+@model_or_stdin_argument
+@click.option(
+    "--property", "prop", metavar="P", help="Also count stable and unstable neurons on its input region."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["ibp", "crown", "alpha-crown"]),
+    default="crown",
+    show_default=True,
+    help="The bounds by which neurons are counted.",
+)
+@json_option
+@device_option
+def command(model: str, prop: str | None, method: str, as_json: bool, device: str) -> None:
+    """Show operators, shapes, parameters, zeros and history of a model; stable neurons, given a property.
+
+    Zeros are counted a tensor and, for the weights of layers, as channels whose weights are all zero. One fact a
+    line, on standard error; --json writes all of it to standard output.
+    """
+    from secateur.formats import onnx_model, vnnlib
+    from secateur.pipeline.inspect import inspect
+
+    query = None if prop is None else vnnlib.read(prop)
+    found = inspect(onnx_model.read(model), query, method=method, device=device)
+    if as_json:
+        emit_json(found.to_dict())
+        return
+    for line in found.lines():
+        say(line)
