@@ -20,7 +20,7 @@ $(INSTALLED): pyproject.toml
 	  echo "secateur needs Python 3.11 or newer; '$(PYTHON)' is not. Try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "==> making the virtual environment .venv"; $(PYTHON) -m venv .venv; }
 	@echo "==> installing secateur and its dependencies into .venv (minutes the first time: PyTorch is large)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED) ## Train, prune, shrink, attack and verify a small CNN; write demo/report.html

@@ -130,7 +130,7 @@ class Job:
 
     instance: Instance
     model: str
-    property: str
+    prop: str
     model_sha256: str
     property_sha256: str
     timeout: float
@@ -189,7 +189,7 @@ def plan(
             Job(
                 instance=instance,
                 model=model,
-                property=prop,
+                prop=prop,
                 model_sha256=sha256(model),
                 property_sha256=sha256(prop),
                 timeout=instance.timeout if timeout is None else min(timeout, instance.timeout),
@@ -226,7 +226,7 @@ def run(
                 raise UnsupportedError("an instance with several networks", where=job.instance.onnx)
             entry = verify_files(
                 job.model,
-                job.property,
+                job.prop,
                 verifier=job.verifier,
                 timeout=job.timeout,
                 device=device,
@@ -258,7 +258,7 @@ def _failure(job: Job, seed: int, message: str, seconds: float) -> Record:
 
 
 def _witness_name(job: Job) -> str:
-    stems = [Path(path.removesuffix(".gz")).stem for path in (job.model, job.property)]
+    stems = [Path(path.removesuffix(".gz")).stem for path in (job.model, job.prop)]
     return f"{stems[0]}_{stems[1]}_{job.property_sha256[:8]}.witness"
 
 
