@@ -1,0 +1,160 @@
+"""convert, inspect, prune, apply, mask and shrink through their command lines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from factories import box_property, cnn, mlp
+from secateur.formats import mask as masks
+from secateur.formats import onnx_model
+from secateur.formats.onnx_model import initializers
+
+
+@pytest.fixture
+def dense(tmp_path: Path) -> Path:
+    path = tmp_path / "dense.onnx"
+    onnx_model.write(cnn(channels=6), str(path))
+    return path
+
+
+def test_prune_writes_the_model_and_its_mask(invoke, dense, tmp_path):
+    out, mask = tmp_path / "sparse.onnx", tmp_path / "m.safetensors"
+    result = invoke("prune", "magnitude", dense, "-s", 0.8, "-o", out, "--mask-out", mask)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == ""
+    assert "pruned" in result.stderr
+    found = masks.read(str(mask))
+    assert found.model_sha256 == onnx_model.read(str(dense)).sha256
+    assert dict(found.extra) == {"sparsity": "0.8", "scope": "global", "seed": "0"}
+    total = sum(tensor.size for tensor in found.tensors.values())
+    assert found.sparsity == pytest.approx(round(0.8 * total) / total)
+
+    applied = invoke("apply", dense, mask)
+    assert applied.exit_code == 0
+    again = onnx_model.from_bytes(applied.stdout_bytes, "applied")
+    pruned = onnx_model.read(str(out))
+    assert all(
+        (array == initializers(pruned.proto)[name]).all() for name, array in initializers(again.proto).items()
+    )
+
+
+def test_pipes_and_files_give_the_same_bytes(secateur, dense, tmp_path):
+    prune = [secateur, "prune", "random", "-s", "0.5", "--granularity", "channel", "--seed", "3"]
+    first = subprocess.run([*prune, "-"], input=dense.read_bytes(), capture_output=True, check=True)
+    second = subprocess.run([secateur, "shrink"], input=first.stdout, capture_output=True, check=True)
+    subprocess.run([*prune, dense, "-o", tmp_path / "p.onnx"], capture_output=True, check=True)
+    subprocess.run(
+        [secateur, "shrink", tmp_path / "p.onnx", "-o", tmp_path / "s.onnx"], capture_output=True, check=True
+    )
+    assert (tmp_path / "p.onnx").read_bytes() == first.stdout
+    assert (tmp_path / "s.onnx").read_bytes() == second.stdout
+    assert len(second.stdout) < len(first.stdout)
+
+
+def test_prune_list_names_the_criteria(invoke):
+    result = invoke("prune", "--list")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["random", "magnitude"]
+
+
+def test_apply_refuses_another_model_unless_forced(invoke, dense, tmp_path):
+    mask, other = tmp_path / "m.safetensors", tmp_path / "other.onnx"
+    invoke("prune", "magnitude", dense, "-s", 0.5, "-o", tmp_path / "s.onnx", "--mask-out", mask)
+    onnx_model.write(cnn(seed=1, channels=6), str(other))
+    refused = invoke("apply", other, mask, "-o", tmp_path / "no.onnx")
+    assert refused.exit_code == 2
+    assert "was made for the model" in refused.stderr and "--force" in refused.stderr
+    assert not (tmp_path / "no.onnx").exists()
+    assert invoke("apply", other, mask, "--force", "-o", tmp_path / "yes.onnx").exit_code == 0
+
+
+def test_shrink_reports_layer_by_layer(invoke, dense, tmp_path):
+    pruned = invoke("prune", "magnitude", "-s", 0.5, "--granularity", "channel", "--scope", "layer", dense)
+    result = invoke("shrink", "-", "--report", "-o", tmp_path / "small.onnx", stdin=pruned.stdout_bytes)
+    assert result.exit_code == 0, result.stderr
+    assert "conv0: 6 -> 3 channels\n" in result.stderr
+    assert "fc: 3 -> 3 channels (left alone: they are network outputs)" in result.stderr
+    small = onnx_model.read(str(tmp_path / "small.onnx"))
+    assert initializers(small.proto)["conv0.weight"].shape == (3, 1, 3, 3)
+
+
+def test_mask_stats(invoke, dense, tmp_path):
+    mask = tmp_path / "m.safetensors"
+    invoke(
+        "prune",
+        "magnitude",
+        dense,
+        "-s",
+        0.5,
+        "--scope",
+        "layer",
+        "-o",
+        tmp_path / "s.onnx",
+        "--mask-out",
+        mask,
+    )
+    facts = json.loads(invoke("mask", "stats", mask, "--json").stdout)
+    assert facts["criterion"] == "magnitude"
+    assert facts["tensors"]["conv0.weight"] == {"elements": 54, "sparsity": 0.5}
+    shown = invoke("mask", "stats", mask)
+    assert shown.stdout == ""
+    assert " 50.00% of         54  conv0.weight" in shown.stderr
+
+
+def test_inspect_shows_neurons_of_a_property(invoke, tmp_path):
+    net, prop = tmp_path / "net.onnx", tmp_path / "p.vnnlib"
+    onnx_model.write(mlp([2, 4, 1]), str(net))
+    prop.write_text(box_property([0, 0], [1, 1], 1, "(<= Y_0 0)"))
+    result = invoke("inspect", net, "--property", prop, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["stability"][0]["neurons"] == 4
+    shown = invoke("inspect", net)
+    assert shown.stdout == ""
+    assert "operators: Gemm 2, Relu 1" in shown.stderr
+
+
+def test_convert_cleans_and_folds(invoke, dense, tmp_path):
+    result = invoke("convert", dense, "--fold-batchnorm", "--opset", 13, "-o", tmp_path / "clean.onnx")
+    assert result.exit_code == 0, result.stderr
+    clean = onnx_model.read(str(tmp_path / "clean.onnx"))
+    assert [node.op_type for node in clean.graph.node] == ["Conv", "Relu", "Conv", "Relu", "Flatten", "Gemm"]
+    assert clean.proto.opset_import[0].version == 13
+    (step,) = onnx_model.provenance(clean.proto)
+    assert step["arguments"] == {"dynamic_batch": True, "fold_batchnorm": True, "opset": 13, "source": "onnx"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["prune", "magic", "dense.onnx", "-s", "0.5"], 2, "unknown criterion 'magic'"),
+        (["prune", "magnitude", "dense.onnx", "-s", "1.5"], 2, "1.5 is not in the range"),
+        (["prune", "magnitude", "dense.onnx"], 2, "--sparsity"),
+        (["prune", "magnitude", "dense.onnx", "-s", "0.5", "--mask-out", "no/m"], 2, "folder does not exist"),
+        (["apply", "dense.onnx", "dense.onnx"], 2, "not a mask"),
+        (["shrink", "missing.onnx"], 2, "missing.onnx: no such file"),
+        (["convert", "text.onnx"], 2, "text.onnx:"),
+        (["convert", "pickle.pt"], 2, "--trust-pickle"),
+        (["convert", "dense.onnx", "--input-shape", "a,b"], 2, "expected sizes such as"),
+        (["convert", "dense.onnx", "--opset", "999"], 3, "opset 999"),
+        (["mask", "stats", "text.onnx"], 2, "not a mask"),
+        (["inspect", "dense.onnx", "--property", "missing.vnnlib"], 2, "missing.vnnlib"),
+    ],
+)
+def test_bad_input_gives_one_line_and_leaves_nothing(
+    invoke, dense, tmp_path, monkeypatch, arguments, code, message
+):
+    (tmp_path / "text.onnx").write_text("hello")
+    (tmp_path / "pickle.pt").write_bytes(b"\x80\x02}q\x00.")
+    monkeypatch.chdir(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    writes = arguments[0] in ("prune", "apply", "shrink", "convert")
+    result = invoke(*arguments, *(["-o", "out.onnx"] if writes else []))
+    assert result.exit_code == code, result.stderr
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
