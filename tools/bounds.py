@@ -10,6 +10,7 @@ from secateur.tools.common import (
     json_option,
     model_argument,
     property_argument,
+    say,
     threads_option,
 )
 
@@ -50,9 +51,9 @@ def command(
 ) -> None:
     """Bound the outputs of MODEL over the input region of PROPERTY, and how far its conditions are from holding.
 
-    The bounds are the result: they are printed on standard output, as a table or with --json. Each region of the
-    property has its own; a clause is one conjunction of the output condition, and where its violation is bounded
-    above 0 no input of the region satisfies it.
+    Prints 'unsat' when these bounds alone prove the property, else 'unknown', and a table on standard error. Each
+    region of the property has its own bounds; a clause is one conjunction of the output condition, and where its
+    violation is bounded above 0 no input of the region satisfies it.
     """
     from secateur.pipeline import campaign, compute
 
@@ -62,11 +63,11 @@ def command(
         emit_json(found.to_dict())
         return
     for number, region in enumerate(found.regions, 1):
-        click.echo(f"region {number} of {len(found.regions)}")
-        click.echo(f"  {'output':10} {'lower':>14} {'upper':>14}")
+        say(f"region {number} of {len(found.regions)}")
+        say(f"  {'output':10} {'lower':>14} {'upper':>14}")
         for index, (lower, upper) in enumerate(zip(region.lower, region.upper, strict=True)):
-            click.echo(f"  {f'Y_{index}':10} {lower:14.6g} {upper:14.6g}")
+            say(f"  {f'Y_{index}':10} {lower:14.6g} {upper:14.6g}")
         for index, violation in enumerate(region.clauses, 1):
             verdict = "cannot hold" if violation > 0 else "may hold"
-            click.echo(f"  clause {index}: violation at least {violation:.6g}, {verdict}")
-    click.echo("unsat: no clause can hold anywhere" if found.refuted else "undecided by these bounds")
+            say(f"  clause {index}: violation at least {violation:.6g}, {verdict}")
+    click.echo("unsat" if found.refuted else "unknown")

@@ -52,6 +52,14 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="Stop after this time with what is known by then.",
 )
+verifier_option = click.option(
+    "--verifier",
+    type=click.Choice(["crown", "milp"]),
+    default="crown",
+    show_default=True,
+    help="crown: bounds, attack, branch and bound. milp: one mixed-integer program (HiGHS, within its tolerances), "
+    "a reference for small nets.",
+)
 threads_option = click.option(
     "--threads",
     type=click.IntRange(min=1),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from secateur.tools.common import device_option, say, seed_option, threads_option
+from secateur.tools.common import device_option, say, seed_option, threads_option, verifier_option
 
 if TYPE_CHECKING:
     from secateur.pipeline.campaign import Tally
@@ -28,13 +28,7 @@ Examples:
     metavar="SECONDS",
     help="At most this long an instance  [default: as long as INSTANCES.csv says]",
 )
-@click.option(
-    "--verifier",
-    type=click.Choice(["crown", "milp"]),
-    default="crown",
-    show_default=True,
-    help="As in 'verify'.",
-)
+@verifier_option
 @click.option(
     "--witness-dir", metavar="DIR", help="Where to write a witness of every 'sat'; made when missing."
 )

@@ -13,6 +13,7 @@ from secateur.tools.common import (
     seed_option,
     threads_option,
     timeout_option,
+    verifier_option,
 )
 
 EXIT_CODES = {"unsat": 10, "sat": 11}
@@ -28,13 +29,7 @@ Examples:
 @model_argument
 @property_argument
 @timeout_option
-@click.option(
-    "--verifier",
-    type=click.Choice(["crown", "milp"]),
-    default="crown",
-    show_default=True,
-    help="crown: bounds, attack, branch and bound; milp: one exact mixed-integer program (HiGHS), for small nets.",
-)
+@verifier_option
 @click.option("--witness", "witness_file", metavar="FILE", help="Where to write the witness of a 'sat'.")
 @click.option(
     "--exit-verdict", is_flag=True, help="Exit with 10 for unsat, 11 for sat, 12 for unknown or timeout."
