@@ -53,7 +53,9 @@ format: $(INSTALLED) ## Format the code and repair what ruff can
 
 BENCHMARKS ?= $(or $(SECATEUR_DATA),../shared/data)/benchmarks
 benchmark: $(INSTALLED) ## Verify VNN-COMP folders (BENCHMARKS=DIR, 20 s an instance), compare with known results
-	@$(BIN)/python vnncomp_benchmarks/run_folder.py $(wildcard $(BENCHMARKS)/*) --timeout 20 --results results/benchmark.jsonl
+	@mkdir -p results
+	@$(BIN)/python vnncomp_benchmarks/run_folder.py $(dir $(wildcard $(BENCHMARKS)/*/instances.csv)) \
+	  --timeout 20 --results results/benchmark.jsonl
 
 clean: ## Remove build products and caches (.venv stays)
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
