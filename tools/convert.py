@@ -71,10 +71,10 @@ def command(
     in onnxruntime (and torch), within 1e-4 of the largest output.
     """
     from secateur.formats import onnx_model, streams
-    from secateur.pipeline.convert import conversion
+    from secateur.pipeline.convert import convert
 
     streams.check_destination(output, binary=True)
-    result = conversion.convert(
+    result = convert(
         source,
         to_opset=opset,
         fold_batchnorm=fold_batchnorm,

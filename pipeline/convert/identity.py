@@ -6,6 +6,8 @@ initializer) and a graph output stays, since both names are the model's signatur
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
+
 import onnx
 from onnx import numpy_helper
 
@@ -39,10 +41,10 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _rename(names: object, old: str, new: str) -> None:
-    for index, name in enumerate(names):  # type: ignore[arg-type, var-annotated]
+def _rename(names: MutableSequence[str], old: str, new: str) -> None:
+    for index, name in enumerate(names):
         if name == old:
-            names[index] = new  # type: ignore[index]
+            names[index] = new
 
 
 def _removable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -62,7 +62,10 @@ class Reader:
 
 @dataclass
 class Flow:
-    """A layer's channels: how many, what goes with them, who reads them, and why they are pinned (or None)."""
+    """A layer's channels: how many, what goes with them, who reads them, and why they are pinned (or None).
+
+    `unmixed`: they pass a layer that mixes another axis, so that they may still be outputs behind it.
+    """
 
     layer: Layer
     size: int
@@ -71,6 +74,7 @@ class Flow:
     reshapes: list[tuple[onnx.NodeProto, Spread]] = field(default_factory=list)
     spreads: dict[str, Spread] = field(default_factory=dict)
     pinned: str | None = None
+    unmixed: bool = False
 
     def pin(self, reason: str) -> None:
         self.pinned = self.pinned or reason
@@ -291,14 +295,15 @@ def _layer(step: Step) -> None:
     node, spread, weight = step.node, step.spread, step.constant(1)
     if step.index != 0 or weight is None:
         raise Pinned(f"joins another branch at {label(node)}")
+    mixed = len(step.shape) - 1 if node.op_type == "MatMul" else 1
+    step.flow.unmixed |= spread.axis != mixed
+    step.require(spread.axis == mixed, "another axis than the channels is mixed")
     step.require(attribute(node, "group", 1) == 1, "grouped convolution")
     if node.op_type == "MatMul":
         step.require(weight.ndim == 2, "the weight is not a matrix")
-        step.require(spread.axis == len(step.shape) - 1, "channels are not on the last axis")
         axis = 0
     else:
         step.require(not attribute(node, "transA", 0), "transposed input")
-        step.require(spread.axis == 1, "channels are not on axis 1")
         axis = {"Conv": 1, "ConvTranspose": 0}.get(node.op_type, 1 if attribute(node, "transB", 0) else 0)
     step.flow.readers.append(Reader(node, Slot(node.input[1], axis, spread.channels), spread.values))
 

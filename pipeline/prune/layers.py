@@ -93,7 +93,7 @@ def values(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
 
 
 def feeds_output(graph: onnx.GraphProto, layer: Layer) -> bool:
-    """Whether the layer's channels are (or may be) the graph's outputs.
+    """Whether the layer's channels are (or may be) the graph's outputs, by names alone (see `Flow.unmixed`).
 
     They are followed through every operator except another layer's data input, which mixes channels; so an
     operator that is not understood errs on the side of keeping the channels.

@@ -15,8 +15,9 @@ from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.prune import flow, layers
+from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria import CRITERIA, Scores
+from secateur.pipeline.prune.flow import Flow, Network, follow
 from secateur.pipeline.prune.layers import Layer
 
 GRANULARITIES = ("weight", "channel")
@@ -82,12 +83,11 @@ def prune(
             where=model.name,
             hint="`secateur convert` turns constants into initializers",
         )
+    flows: list[Flow] = []
     if granularity == "channel":
-        found = {
-            name: layer
-            for name, layer in found.items()
-            if not layers.feeds_output(model.graph, layer) and layer.weight_input == 1
-        }
+        network = Network.of(model.proto)
+        flows = [flow for layer in found.values() if (flow := _prunable(network, layer)) is not None]
+        found = {flow.layer.weight: flow.layer for flow in flows}
         if not found:
             raise InputError("no prunable channel: every layer feeds the outputs", where=model.name)
     arrays = layers.values(model.proto)
@@ -103,7 +103,7 @@ def prune(
     if granularity == "weight":
         tensors = {name: ~drop.reshape(arrays[name].shape) for name, drop in zip(found, dropped, strict=True)}
     else:
-        tensors = _channel_masks(model, list(found.values()), dropped)
+        tensors = _channel_masks(network, flows, dropped)
     extra = {"sparsity": f"{sparsity:g}", "scope": scope, "seed": str(seed)}
     mask = Mask(tensors, model.sha256, criterion, granularity, extra)
     units, pruned = sum(len(score) for score in scores), int(sum(drop.sum() for drop in dropped))
@@ -229,15 +229,22 @@ def _lowest(score: Scores, k: int) -> NDArray[np.bool_]:
     return drop
 
 
+def _prunable(network: Network, layer: Layer) -> Flow | None:
+    """Where the layer's channels go; None where they may be outputs (or lie on the left of a MatMul)."""
+    if layer.weight_input != 1 or layers.feeds_output(network.graph, layer):
+        return None
+    path = follow(network, layer)
+    return None if path.unmixed else path
+
+
 def _channel_masks(
-    model: Model, chosen: Sequence[Layer], dropped: Sequence[NDArray[np.bool_]]
+    network: Network, flows: Sequence[Flow], dropped: Sequence[NDArray[np.bool_]]
 ) -> dict[str, NDArray[np.bool_]]:
     """Masks of all parameters that must be zero for the dropped channels to be zero."""
-    network = flow.Network.of(model.proto)
     tensors: dict[str, NDArray[np.bool_]] = {}
-    for layer, drop in zip(chosen, dropped, strict=True):
-        for slot in flow.follow(network, layer).slots:
-            if not slot.kills or (slot.tensor != layer.weight and network.uses[slot.tensor] > 1):
+    for path, drop in zip(flows, dropped, strict=True):
+        for slot in path.slots:
+            if not slot.kills or (slot.tensor != path.layer.weight and network.uses[slot.tensor] > 1):
                 continue
             array = network.arrays[slot.tensor]
             keep = tensors.setdefault(slot.tensor, np.ones(array.shape, bool))

@@ -149,6 +149,18 @@ def test_conv_transpose_and_matmul_channels_lie_on_their_own_axes():
     assert np.array_equal(masks["w1"].any(axis=0), masks["b1"])
 
 
+def test_channels_that_pass_a_layer_unmixed_stay():
+    """The MatMul mixes the last axis; the convolution's channels are still the output's."""
+    constants = {"w": np.ones((3, 1, 1, 1), np.float32), "m": np.ones((4, 2), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[1, 1]),
+        helper.make_node("MatMul", ["c", "m"], ["y"]),
+    ]
+    proto = model(nodes, constants, ["N", 1, 5, 4], ["N", 3, 5, 2])
+    with pytest.raises(InputError, match="no prunable channel"):
+        prune(from_proto(proto), "magnitude", sparsity=0.5, granularity="channel")
+
+
 def test_half_precision_weights_are_pruned():
     proto = model(
         [
