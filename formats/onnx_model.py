@@ -60,7 +60,9 @@ def from_bytes(data: bytes, name: str) -> Model:
     for tensor in proto.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise UnsupportedError(
-                f"initializer '{tensor.name}' lies in another file", where=name, hint="save it with all data inside"
+                f"initializer '{tensor.name}' lies in another file",
+                where=name,
+                hint="save it with all data inside",
             )
     try:
         onnx.checker.check_model(proto)
