@@ -24,6 +24,7 @@ from secateur.pipeline.train.evaluate import check_fit
 from secateur.pipeline.train.graph import TrainableGraph
 
 _VALIDATION_BATCH = 512
+_SMALL = 100_000  # elements of weights up to which one thread is as fast as several, or far faster on a busy machine
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def train(
 
     The returned model is the same graph with the weights of the epoch that was best on the held-out validation
     images (the later one of equals; the last one without validation images). What `mask` removes is exactly zero
-    from the first step to the written file. The same inputs, settings and number of threads give the same bytes.
+    from the first step to the written file. The same inputs and settings give the same bytes on
+    the same machine (with the same number of threads, where the network is large).
 
     Raises:
         InputError: images, labels or mask do not fit the network; no such device.
@@ -99,7 +101,7 @@ def train(
     """
     settings = settings or Settings()
     check_fit(model, data)
-    with _deterministic(settings):
+    with compute.threads(1 if _is_small(model) else None), _deterministic(settings):
         graph = TrainableGraph(model, settings.device)
         keep = _masks(graph, mask, model)
         _hold(graph, keep)
@@ -237,6 +239,10 @@ def _optimizer(graph: TrainableGraph, settings: Settings) -> torch.optim.Optimiz
     if settings.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay)
     return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=settings.weight_decay)
+
+
+def _is_small(model: Model) -> bool:
+    return sum(array.size for array in onnx_model.initializers(model.proto).values()) <= _SMALL
 
 
 def _schedule(settings: Settings, batches: int) -> Callable[[int], float]:
