@@ -85,7 +85,12 @@ def test_ctrl_c_keeps_what_is_done(folder: Path, secateur: str) -> None:
     (folder / "two.csv").write_text("net.onnx,never.vnnlib,30\nhard.onnx,hard.vnnlib,60\n")
     results = folder / "r.jsonl"
     running = subprocess.Popen(
-        [secateur, "run", "two.csv", "--results", "r.jsonl"], cwd=folder, stderr=subprocess.PIPE, text=True
+        [secateur, "run", "two.csv", "--results", "r.jsonl"],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores the signal, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not (results.exists() and results.read_bytes().endswith(b"\n")) and time.monotonic() < deadline:
