@@ -109,10 +109,16 @@ class Clause:
 @dataclass(frozen=True)
 class Region:
     """A box (lower, upper: [n_in], float64, outward), linear input relations (a clause whose `outputs` are
-    zero), and the output condition: a disjunction of clauses. No clause at all means: never satisfied."""
+    zero), and the output condition: a disjunction of clauses. No clause at all means: never satisfied.
+
+    `nearest_lower` and `nearest_upper` are the same ends rounded to nearest: numbers that stand for the ends as
+    written, for witnesses on them (see `Query.holds`).
+    """
 
     lower: Floats
     upper: Floats
+    nearest_lower: Floats
+    nearest_upper: Floats
     relations: Clause
     clauses: tuple[Clause, ...]
 
@@ -138,4 +144,13 @@ class Query:
 
     def holds(self, x: Iterable[float], y: Iterable[float]) -> bool:
         """Whether inputs `x` and outputs `y` (flat, finite floats) satisfy the property as written, exactly."""
-        return self.formula.holds([Fraction(float(v)) for v in x], [Fraction(float(v)) for v in y])
+        return self.formula.holds(written(x), [Fraction(float(v)) for v in y])
+
+
+def written(x: Iterable[float]) -> list[Fraction]:
+    """The inputs of a witness as exact numbers: a float64 stands for its shortest decimal.
+
+    That is the number in the witness's text. A property that fixes an input to 0.1 can then be met: no binary
+    fraction is 0.1, but the decimal of the float64 next to it is.
+    """
+    return [Fraction(repr(float(v))) for v in x]

@@ -32,6 +32,14 @@ class _Case:
     conditions: tuple[Atom, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """A region's four sides (lower, upper, and both rounded to nearest), and what tells boxes apart."""
+
+    sides: tuple[Floats, Floats, Floats, Floats]
+    key: bytes
+
+
 def regions(formula: Formula, inputs: int, outputs: int, name: str) -> tuple[Region, ...]:
     """The regions of `formula` over `inputs` and `outputs` variables; `name` is what messages call it.
 
@@ -167,31 +175,26 @@ def _guard(count: int, name: str) -> None:
 
 def _merge(common: _Case, cases: list[_Case], inputs: int, outputs: int, name: str) -> tuple[Region, ...]:
     """One region for each distinct box and relations of `common` and a case of `cases`."""
-    merged: dict[_Key, tuple[_Case, Floats, Floats, list[tuple[Atom, ...]]]] = {}
-    shared: tuple[Floats, Floats, bytes] | None = None
+    merged: dict[_Key, tuple[_Case, _Box, list[tuple[Atom, ...]]]] = {}
+    shared: _Box | None = None
     for case in cases:
         whole = _both(common, case)
         if whole is None:
             continue
         if case.lower or case.upper:
-            lower, upper = _box(whole, inputs, name)
-            key = lower.tobytes() + upper.tobytes()
+            box = _box(whole, inputs, name)
         else:
-            if shared is None:
-                lower, upper = _box(common, inputs, name)
-                shared = (lower, upper, lower.tobytes() + upper.tobytes())
-            lower, upper, key = shared
-        group = (key, frozenset(map(_key, whole.relations)))
-        merged.setdefault(group, (whole, lower, upper, []))[3].append(whole.conditions)
+            box = shared = shared or _box(common, inputs, name)
+        group = (box.key, frozenset(map(_key, whole.relations)))
+        merged.setdefault(group, (whole, box, []))[2].append(whole.conditions)
     zeros: dict[int, Floats] = {}
     return tuple(
         Region(
-            lower,
-            upper,
+            *box.sides,
             _clause(whole.relations, inputs, outputs, zeros),
             tuple(_clause(conditions, inputs, outputs, zeros) for conditions in _alternatives(conditions_of)),
         )
-        for whole, lower, upper, conditions_of in merged.values()
+        for whole, box, conditions_of in merged.values()
     )
 
 
@@ -205,10 +208,10 @@ def _alternatives(conjunctions: list[tuple[Atom, ...]]) -> list[tuple[Atom, ...]
     return list(seen.values())
 
 
-def _box(case: _Case, inputs: int, name: str) -> tuple[Floats, Floats]:
-    sides = []
+def _box(case: _Case, inputs: int, name: str) -> _Box:
+    outer, nearest = [], []
     for bounds, what in ((case.lower, "lower"), (case.upper, "upper")):
-        side = np.empty(inputs)
+        side, near = np.empty(inputs), np.empty(inputs)
         for index in range(inputs):
             bound = bounds.get(index)
             if bound is None:
@@ -219,11 +222,13 @@ def _box(case: _Case, inputs: int, name: str) -> tuple[Floats, Floats]:
                 )
             try:
                 side[index] = outward(bound[0], up=what == "upper")
+                near[index] = bound[0].numerator / bound[0].denominator
             except OverflowError:
                 raise InputError(f"the {what} bound of X_{index} lies beyond float64", where=name) from None
-        side.flags.writeable = False
-        sides.append(side)
-    return sides[0], sides[1]
+        side.flags.writeable = near.flags.writeable = False
+        outer.append(side)
+        nearest.append(near)
+    return _Box((outer[0], outer[1], nearest[0], nearest[1]), outer[0].tobytes() + outer[1].tobytes())
 
 
 def outward(value: Fraction, *, up: bool) -> float:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from secateur.formats import vnnlib
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
-from secateur.formats.query import And, Atom, Formula, Or, Query
+from secateur.formats.query import And, Atom, Formula, Or, Query, written
 from secateur.pipeline.verify.replay import check_witness
 
 
 def check(model: Model, query: Query, x: NDArray[np.floating], name: str) -> NDArray[np.floating]:
     """The outputs [n_out] of `model` at the witness `x` [n_in], when `query` holds there exactly.
 
-    `x` is rounded to float32 first, as the network is fed; outputs claimed by whoever wrote the witness
-    do not matter. `name` is what messages call the witness.
+    The property's inputs are `x` as written; the network is fed its rounding to the network's input type, and outputs
+    claimed by whoever wrote the witness do not matter. `name` is what messages call the witness.
 
     Raises:
         CheckFailed: the property does not hold; names the input bound or the atoms that fail.
@@ -27,13 +27,12 @@ def check(model: Model, query: Query, x: NDArray[np.floating], name: str) -> NDA
     """
     if len(x) != query.inputs:
         raise InputError(f"the witness has {len(x)} inputs, the property {query.inputs}", where=name)
-    fed = np.asarray(x, dtype=np.float32)
-    holds, y = check_witness(model, query, fed)
+    holds, y = check_witness(model, query, x)
     if holds:
         return y
     if not np.isfinite(y).all():
         raise CheckFailed("the network's outputs at the witness are not finite", where=name)
-    exact_x, exact_y = [Fraction(float(v)) for v in fed], [Fraction(float(v)) for v in y]
+    exact_x, exact_y = written(x), [Fraction(float(v)) for v in y]
     reasons = _failures(query.formula, exact_x, exact_y)
     more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
     raise CheckFailed(f"the witness does not hold: {reasons[0]}{more}", where=name)

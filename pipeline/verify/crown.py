@@ -148,7 +148,9 @@ def backward(
     rigorous in floating point. A bound is valid only if the bounds behind `relaxations` are.
     """
     batch, count = rows.shape[:2]
-    pending: dict[int, Tensor] = {start: rows} if direct is None else {0: direct, start: rows}
+    pending: dict[int, Tensor] = {start: rows}
+    if direct is not None:
+        pending[0] = rows + direct if start == 0 else direct
     constant = rows.new_zeros(batch, count)
     error = rows.new_zeros(batch, count)
     for position in range(start, 0, -1):

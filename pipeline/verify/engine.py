@@ -22,7 +22,7 @@ from secateur.pipeline.verify.fold import fold
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.optimise import Schedule, optimise
-from secateur.pipeline.verify.pgd import Effort, attack, inner_box
+from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Problem, Progress
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result
@@ -143,12 +143,12 @@ class Engine:
 
     def clause_bounds(
         self, problems: SubProblems, nodes: NodeBounds, schedule: Schedule | None
-    ) -> tuple[Tensor, Multipliers | None]:
-        """Rigorous bounds (P,) of clauses: the best of their rows. `nodes` are the bounds on each one's box (B = P).
+    ) -> tuple[Tensor, Tensor]:
+        """Rigorous bounds (P,) of clauses, the best of their rows, and the inputs (P, n_in) that minimise those.
 
-        With a schedule the slopes are optimised in float32 first; those slopes (P, S, …) are returned too.
+        `nodes` are the bounds on each one's box (B = P). With a schedule, slopes are optimised in float32 first.
         """
-        multipliers = None
+        multipliers: Multipliers | None = None
         if schedule is not None:
             rows, direct, constant = self.specification(problems, torch.float32)
             multipliers = optimise(
@@ -175,7 +175,9 @@ class Engine:
         )
         bound = linear.minimum(nodes.box) + constant
         bound = bound - gamma(8, bound) * (bound.abs() + constant.abs())
-        return bound.amax(1).cpu(), multipliers
+        best, row = bound.max(1)
+        x = linear.minimiser(nodes.box)[torch.arange(len(row), device=row.device), row]
+        return best.cpu(), x.flatten(1).cpu()
 
     def output_bounds(self, nodes: NodeBounds, *, linear: bool) -> tuple[Tensor, Tensor]:
         """Bounds (n_out,) of the outputs on the first box: intervals, tightened by CROWN when `linear`."""
@@ -275,8 +277,23 @@ class Engine:
                 where = work.open()
                 if len(where):
                     problems = work.problems[where]
-                    bounds, _ = self.clause_bounds(problems, mine[problems.region.to(self.device)], schedule)
+                    bounds, x = self.clause_bounds(problems, mine[problems.region.to(self.device)], schedule)
                     work.improve(where, bounds)
+                    self._suspect(work, where, x)
+
+    def _suspect(self, work: Work, where: Tensor, x: Tensor) -> None:
+        """Replay the minimisers x (P', n_in) of the clauses `where` that may satisfy them."""
+        if work.verdict:
+            return
+        problems = work.problems[where]
+        inner = inner_box(problems)
+        x = inside(x, inner)
+        y = self.graph.forward(x.to(self.device).view(-1, *self.graph.input.shape)).flatten(1).cpu()
+        for i in torch.nonzero(problems.values(x, y).amax(1) <= 0).flatten().tolist():
+            witness = self.replay.check(work.query, x[i].numpy())
+            if witness is not None:
+                work.verdict, work.witness = "sat", witness
+                return
 
     def _search(self, work: Work, region: int, deadline: Deadline, seed: int) -> None:
         """Tighter bounds, a longer attack, and branch and bound, on one region."""
@@ -289,8 +306,9 @@ class Engine:
             nodes = bound_nodes(self.graph, box, "alpha-crown", search=self.fast, schedule=ROOT_SCHEDULE)
             where = work.open(region)
             everywhere = nodes[torch.zeros(len(where), dtype=torch.long, device=self.device)]
-            bounds, _ = self.clause_bounds(work.problems[where], everywhere, OUTPUT_SCHEDULE)
+            bounds, x = self.clause_bounds(work.problems[where], everywhere, OUTPUT_SCHEDULE)
             work.improve(where, bounds)
+            self._suspect(work, where, x)
             if region == 0:
                 work.layers = layer_stability(self.graph, nodes)
         work.spend("alpha", time.perf_counter() - started)
@@ -315,15 +333,13 @@ class Engine:
             terms = direct.flatten(2) * fixed
             constant = constant + terms.sum(2) - gamma(len(fixed) + 8, fixed) * terms.abs().sum(2)
             direct = direct.flatten(2)[:, :, folded.inputs]
-        inside = inner_box(Box(flat.lower, flat.upper))
+        inner = inner_box(problems)[0]
         inputs = folded.inputs.cpu()
 
         def suspect(x: Tensor, clause: int) -> bool:
-            point = inside.lower.clone()
-            point[inputs] = torch.minimum(
-                torch.maximum(x.cpu().float(), inside.lower[inputs]), inside.upper[inputs]
-            )
-            witness = self.replay.check(work.query, point.numpy())
+            point = inner.lower.clone()
+            point[inputs] = x.cpu().double()
+            witness = self.replay.check(work.query, inside(point, inner).numpy())
             if witness is not None:
                 work.verdict, work.witness = "sat", witness
             return witness is not None

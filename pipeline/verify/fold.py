@@ -52,7 +52,7 @@ def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
     kept: dict[int, Tensor] = {0: free}
     for relu in graph.relus:
         _, high = bounds.values[graph.preactivation(relu)]
-        kept[relu] = torch.nonzero(high.flatten() > 0).flatten()
+        kept[relu] = torch.nonzero(~(high.flatten() <= 0)).flatten()
     largest = {relu: bounds.values[relu][1] for relu in graph.relus}
     largest[0] = torch.maximum(bounds.box.lower.abs(), bounds.box.upper.abs())
     chain_magnitude, chain_terms = _chains(graph, largest)
@@ -68,8 +68,8 @@ def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
         if len(wanted) == 0:
             continue
         matrices, bias = _matrices(graph, target, wanted, kept, fixed.reshape(1, *graph.input.shape))
-        base = 2 * (graph.nodes[target].size + graph.input.size) + 16
-        scale = 1.0 + chain_terms[target] / base
+        # `backward` takes at least len(wanted) + 8 terms for this node, to which those of the chain are added.
+        scale = 1.0 + chain_terms[target] / (len(wanted) + 8)
         magnitude = chain_magnitude[target].flatten(1)[:, wanted] * scale
         parts: list[int] = []
         for source, matrix in matrices.items():
@@ -102,15 +102,19 @@ def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
 
 
 def _chains(graph: BoundGraph, largest: dict[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, int]]:
-    """For every affine node the magnitude of the chains of affine operations that end in it, and their terms."""
+    """For every affine node the magnitude of the chains of affine operations that end in it, and their terms.
+
+    Terms are those of the products along a path, of the biases summed over each node on it, and of the inputs of zero
+    width that join the bias.
+    """
     magnitude: dict[int, Tensor] = {}
     terms: dict[int, int] = {}
     for position, node in enumerate(graph.nodes):
         if position in largest:
-            magnitude[position], terms[position] = largest[position], 0
+            magnitude[position], terms[position] = largest[position], graph.input.size if position == 0 else 0
         elif isinstance(node.operation, Affine):
             magnitude[position] = node.operation.magnitude(*(magnitude[s] for s in node.inputs))
-            terms[position] = max(terms[s] for s in node.inputs) + node.operation.terms + 2
+            terms[position] = max(terms[s] for s in node.inputs) + node.operation.terms + node.size + 2
     return magnitude, terms
 
 

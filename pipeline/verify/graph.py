@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -107,7 +108,12 @@ def affine_interval(
     centre, radius = operation.forward(*centres), operation.absolute(*radii)
     # |centre| and radius are each at most 2 M, and so are the sums that they are computed by.
     radius = radius + gamma(4 * operation.terms + 16, centre) * magnitude
-    return centre - radius, centre + radius
+    # ∞ - ∞ is NaN, of which nothing is known: no comparison may take it for a stable neuron.
+    return _known(centre - radius, -math.inf), _known(centre + radius, math.inf)
+
+
+def _known(bound: Tensor, otherwise: float) -> Tensor:
+    return torch.nan_to_num(bound, nan=otherwise, posinf=math.inf, neginf=-math.inf)
 
 
 def unit(tensor: Tensor) -> float:

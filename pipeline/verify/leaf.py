@@ -17,6 +17,7 @@ from torch import Tensor
 
 from secateur.pipeline.verify import lp
 from secateur.pipeline.verify.crown import backward
+from secateur.pipeline.verify.graph import gamma
 from secateur.pipeline.verify.problem import Problem
 from secateur.pipeline.verify.specification import NEVER
 
@@ -76,7 +77,12 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
     if split:
         multipliers[0, 0, torch.cat(split)] = splits
     bound = problem.certified(combined, joined, total, signs, multipliers)
-    return "unsat" if bool(bound > 0) else "unknown"
+    # The weighted rows may cancel, as those of an equation do: what their sums lost is bounded by their parts.
+    parts = (atoms * constant[0, real].abs()).sum()
+    pairs = [(rows, folded.graph.output)] if direct is None else [(rows, folded.graph.output), (direct, 0)]
+    for coefficients, position in pairs:
+        parts = parts + (atoms @ coefficients[0, real].abs() * folded.magnitudes[position]).sum()
+    return "unsat" if bool(bound > gamma(len(real) + 8, bound) * parts) else "unknown"
 
 
 def _elastic(

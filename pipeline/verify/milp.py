@@ -15,11 +15,10 @@ from scipy import sparse
 
 from secateur.formats.query import Query
 from secateur.pipeline.verify import lp
-from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.engine import Deadline, Engine, layer_stability
 from secateur.pipeline.verify.fold import Folded, fold
 from secateur.pipeline.verify.operations import Dense, Relu, Sum
-from secateur.pipeline.verify.pgd import inner_box
+from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.root import bound_nodes
@@ -41,7 +40,7 @@ def verify(engine: Engine, query: Query, *, timeout: float) -> Result:
         for i in torch.nonzero(problems.region == region).flatten().tolist():
             outcome, point = program.decide(problems, i, deadline)
             if point is not None:
-                witness = _replayed(engine, query, problems, region, program.folded, point)
+                witness = _replayed(engine, query, problems, i, program.folded, point)
                 outcome = "sat" if witness is not None else "unknown"
             if outcome == "sat":
                 verdict = "sat"
@@ -158,14 +157,12 @@ class _Program:
 
 
 def _replayed(
-    engine: Engine, query: Query, problems: SubProblems, region: int, folded: Folded, x: np.ndarray
+    engine: Engine, query: Query, problems: SubProblems, clause: int, folded: Folded, x: np.ndarray
 ) -> Witness | None:
-    box = problems.boxes[region]
-    inside = inner_box(Box(box.lower, box.upper))
-    point = inside.lower.clone()
-    point[folded.inputs.cpu()] = torch.from_numpy(x).float()
-    point = torch.minimum(torch.maximum(point, inside.lower), inside.upper)
-    return engine.replay.check(query, point.numpy())
+    inner = inner_box(problems)[clause]
+    point = inner.lower.clone()
+    point[folded.inputs.cpu()] = torch.from_numpy(x)
+    return engine.replay.check(query, inside(point, inner).numpy())
 
 
 def _added(parts: list[dict[int, float]]) -> dict[int, float]:

@@ -71,7 +71,7 @@ def optimise(
     `stop_above`, the ascent ends as soon as each sub-problem has a row whose bound is above that number.
     """
     current = initial_multipliers(relaxations, rows.shape[1]) if multipliers is None else dict(multipliers)
-    current = {p: m.clone() for p, m in current.items() if p < start}
+    current = {p: m.clone() for p, m in current.items() if p <= start}
     best = current
     best_bound: Tensor | None = None
     first: dict[int, Tensor] = {}
@@ -79,7 +79,7 @@ def optimise(
     rates = {
         p: schedule.alpha_rate * r.unstable + (0 if r.sign is None else schedule.beta_rate * r.sign.abs())
         for p, r in relaxations.items()
-        if p < start
+        if p <= start
     }
     values: dict[int, Tensor] = {}
     for iteration in range(schedule.iterations + 1):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,18 +32,24 @@ class Effort:
     batch: int = 4096
 
 
-def inner_box(box: Box) -> Box:
-    """The largest float32 box inside a float64 one: a witness is made of float32 numbers.
+def inner_box(problems: SubProblems) -> Box:
+    """Where witnesses of each sub-problem are looked for: (P, n_in), float64.
 
-    Where no float32 number lies inside, both sides are the nearest one (and the exact check will say no).
+    A side has float32 ends, inside the box, where a float32 number lies in it: those the network is fed unrounded.
+    Elsewhere it has the float64 numbers nearest to the ends as written.
     """
+    box, near = problems.box(), problems.nearest[problems.region]
     infinity = torch.tensor(float("inf"))
     lower, upper = box.lower.float(), box.upper.float()
-    lower = torch.where(lower.double() < box.lower, torch.nextafter(lower, infinity), lower)
-    upper = torch.where(upper.double() > box.upper, torch.nextafter(upper, -infinity), upper)
-    middle = ((box.lower + box.upper) / 2).float()
-    empty = lower > upper
-    return Box(torch.where(empty, middle, lower), torch.where(empty, middle, upper))
+    lower = torch.where(lower.double() < box.lower, torch.nextafter(lower, infinity), lower).double()
+    upper = torch.where(upper.double() > box.upper, torch.nextafter(upper, -infinity), upper).double()
+    none = lower > upper
+    return Box(torch.where(none, near.lower, lower), torch.where(none, near.upper, upper))
+
+
+def inside(x: Tensor, box: Box) -> Tensor:
+    """The point of `box` (float64, from `inner_box`) nearest to x, coordinate by coordinate."""
+    return torch.maximum(torch.minimum(x.double(), box.upper), box.lower)
 
 
 def attack(
@@ -91,8 +96,8 @@ def _attack_chunk(
     found: dict[int, Witness],
     expired: Callable[[], bool],
 ) -> None:
-    box = inner_box(problems.box())
-    low, high = box.lower.unsqueeze(1), box.upper.unsqueeze(1)
+    box = inner_box(problems)
+    low, high = box.lower.float().unsqueeze(1), box.upper.float().unsqueeze(1)
     width = high - low
     count, restarts = len(problems), effort.restarts
     random = torch.rand(count, restarts, low.shape[2], generator=generator)
@@ -110,7 +115,7 @@ def _attack_chunk(
         better = value.detach() < best_value
         best_value = torch.where(better, value.detach(), best_value)
         best = torch.where(better.unsqueeze(2), x.detach(), best)
-        if bool((best_value <= 0).any()) and _judge(problems, queries, replay, best, best_value, found):
+        if bool((best_value <= 0).any()) and _judge(problems, queries, replay, box, best, best_value, found):
             return
         if step == effort.steps or expired():
             return
@@ -124,6 +129,7 @@ def _judge(
     problems: SubProblems,
     queries: Sequence[Query],
     replay: Replay,
+    box: Box,
     best: Tensor,
     value: Tensor,
     found: dict[int, Witness],
@@ -136,7 +142,7 @@ def _judge(
         for j in torch.argsort(value[i])[:CANDIDATES].tolist():
             if value[i, j] > 0:
                 break
-            witness = replay.check(queries[owner], best[i, j].numpy().astype(np.float32))
+            witness = replay.check(queries[owner], inside(best[i, j], box[i]).numpy())
             if witness is not None:
                 found[owner] = witness
                 break

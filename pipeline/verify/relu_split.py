@@ -44,6 +44,9 @@ def solve(
     store = Store()
     clause = torch.arange(count)
     signs = torch.zeros(count, problem.layout.total, dtype=torch.int8)
+    if not problem.layout.sizes:  # affine on this box: every clause is a leaf
+        verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
+        return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
     outcome = _bounded(problem, store, clause, signs, multipliers, schedule, suspect, progress)
     if outcome == "sat":
         return "sat"

@@ -147,7 +147,8 @@ def _tightened(
             multipliers = {p: m.to(low.dtype) for p, m in best.multipliers.items()}
         linear = backward(graph, relaxations, source, both, multipliers, magnitudes=magnitude)
         lower, upper = linear.minimum(box).split(chosen.shape[1], 1)
-        low.scatter_(1, chosen, torch.maximum(low.gather(1, chosen), lower))
-        high.scatter_(1, chosen, torch.minimum(high.gather(1, chosen), -upper))
+        # Where numbers overflow the linear bound is NaN, and says nothing: fmax keeps the other.
+        low.scatter_(1, chosen, torch.fmax(low.gather(1, chosen), lower))
+        high.scatter_(1, chosen, torch.fmin(high.gather(1, chosen), -upper))
     shape = graph.nodes[source].shape
     return low.unflatten(1, shape), high.unflatten(1, shape)

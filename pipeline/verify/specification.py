@@ -8,7 +8,7 @@ positive. A region's linear input relations are rows of every clause.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ NEVER = -1e300
 class SubProblems:
     """P sub-problems, S rows each (float64).
 
-    `region`: which of the boxes each belongs to, (P,); `boxes`: the regions' boxes; `outputs` (P, S, n_out), `inputs`
+    `region`: which of the boxes each belongs to, (P,); `boxes`: the regions' boxes, rounded outward; `nearest`: the
+    same rounded to nearest; `outputs` (P, S, n_out), `inputs`
     (P, S, n_in) or None where no row mentions an input, `constant` (P, S); `owner` (P,): the query's number.
     """
 
     boxes: Box
+    nearest: Box
     region: Tensor
     outputs: Tensor
     inputs: Tensor | None
@@ -41,8 +43,13 @@ class SubProblems:
 
     def __getitem__(self, keep: Tensor) -> SubProblems:
         inputs = None if self.inputs is None else self.inputs[keep]
-        return SubProblems(
-            self.boxes, self.region[keep], self.outputs[keep], inputs, self.constant[keep], self.owner[keep]
+        return replace(
+            self,
+            region=self.region[keep],
+            outputs=self.outputs[keep],
+            inputs=inputs,
+            constant=self.constant[keep],
+            owner=self.owner[keep],
         )
 
     def box(self) -> Box:
@@ -60,8 +67,7 @@ class SubProblems:
 
 def subproblems(queries: Sequence[Query]) -> SubProblems:
     """All sub-problems of queries about one network. Empty (length 0) when no region has a clause."""
-    lowers: list[Floats] = []
-    uppers: list[Floats] = []
+    sides: list[tuple[Floats, ...]] = []
     regions: list[int] = []
     owners: list[int] = []
     clauses: list[list[Floats]] = []
@@ -77,10 +83,9 @@ def subproblems(queries: Sequence[Query]) -> SubProblems:
                     )
                 ]
                 clauses.append(rows)
-                regions.append(len(lowers))
+                regions.append(len(sides))
                 owners.append(owner)
-            lowers.append(region.lower)
-            uppers.append(region.upper)
+            sides.append((region.lower, region.upper, region.nearest_lower, region.nearest_upper))
     most = max((len(rows[2]) for rows in clauses), default=0) or 1
     count, n_in, n_out = len(clauses), queries[0].inputs, queries[0].outputs
     inputs = np.zeros((count, most, n_in))
@@ -88,13 +93,10 @@ def subproblems(queries: Sequence[Query]) -> SubProblems:
     constant = np.full((count, most), NEVER)
     for i, (a, c, d) in enumerate(clauses):
         inputs[i, : len(d)], outputs[i, : len(d)], constant[i, : len(d)] = a, c, d
-    shape = (len(lowers), n_in)
-    box = Box(
-        torch.from_numpy(np.array(lowers, dtype=np.float64).reshape(shape)),
-        torch.from_numpy(np.array(uppers, dtype=np.float64).reshape(shape)),
-    )
+    stacked = torch.from_numpy(np.array(sides, dtype=np.float64).reshape(len(sides), 4, n_in))
     return SubProblems(
-        box,
+        Box(stacked[:, 0], stacked[:, 1]),
+        Box(stacked[:, 2], stacked[:, 3]),
         torch.tensor(regions, dtype=torch.long),
         torch.from_numpy(outputs),
         torch.from_numpy(inputs) if inputs.any() else None,
