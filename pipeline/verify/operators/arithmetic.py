@@ -33,7 +33,7 @@ def mul(call: Call) -> list[Value]:
     assert isinstance(variable, int)
     constant = call.constant(position)
     assert constant is not None
-    source = broadcast(call, variable, np.broadcast_shapes(call.shape(0), call.shape(1)))
+    source = broadcast(call, variable, _target(call))
     return [call.emit(Scale(tensor(constant), None), source)]
 
 
@@ -42,13 +42,13 @@ def div(call: Call) -> list[Value]:
     assert divisor is not None
     if not np.all(divisor):
         raise call.refuse("division by zero")
-    source = broadcast(call, call.variable(0), np.broadcast_shapes(call.shape(0), call.shape(1)))
+    source = broadcast(call, call.variable(0), _target(call))
     return [call.emit(Scale(1 / tensor(divisor), None), source)]
 
 
 def _sum(call: Call, sign: float) -> int:
     left, right = call.arguments
-    target = np.broadcast_shapes(call.shape(0), call.shape(1))
+    target = _target(call)
     if isinstance(left, int) and isinstance(right, int):
         return call.emit(Sum((1.0, sign)), broadcast(call, left, target), broadcast(call, right, target))
     if isinstance(left, int):
@@ -59,3 +59,10 @@ def _sum(call: Call, sign: float) -> int:
     assert isinstance(right, int)
     weight = None if sign == 1 else tensor(np.array(sign))
     return call.emit(Scale(weight, tensor(left)), broadcast(call, right, target))
+
+
+def _target(call: Call) -> tuple[int, ...]:
+    """The shape of both operands, broadcast."""
+    if "axis" in call.attributes:  # before opset 7 a smaller operand could stand at any axis
+        raise call.refuse("broadcasting along a given axis is not supported")
+    return np.broadcast_shapes(call.shape(0), call.shape(1))

@@ -1,0 +1,120 @@
+"""Every operator: the bound graph computes what onnxruntime computes, and its maps are adjoint and honest."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+
+from factories import model as bare_model
+from nets import CASES, INPUTS, Net, case, case_operators
+from secateur.formats import onnx_model
+from secateur.formats.errors import SecateurError, UnsupportedError
+from secateur.pipeline import onnxrt
+from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.operations import Affine, Input, Relu
+from secateur.pipeline.verify.operators import RULES
+
+
+def test_every_rule_has_a_case() -> None:
+    assert case_operators() == set(RULES)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_forward_is_onnxruntime(name: str, seed: int) -> None:
+    model = case(name, seed)
+    graph = lower(model)
+    x = np.random.default_rng(seed).uniform(-2, 2, (16, INPUTS)).astype(np.float32)
+    ours = graph.forward(torch.from_numpy(x).double().view(-1, *graph.input.shape)).flatten(1).numpy()
+    np.testing.assert_allclose(ours, onnxrt.run(model, x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_maps_of_every_operation(name: str) -> None:
+    """⟨a, Lx⟩ = ⟨Lᵀa, x⟩, forward(0) = b, offset(a) = ⟨a, b⟩, absolute = |L| and magnitude = |L| r + |b|."""
+    graph = lower(case(name, 2))
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    for node in graph.nodes:
+        operation = node.operation
+        if isinstance(operation, Input | Relu):
+            continue
+        assert isinstance(operation, Affine)
+        shapes = [graph.nodes[source].shape for source in node.inputs]
+        x = [random(3, *shape) for shape in shapes]
+        zero = [torch.zeros(3, *shape, dtype=torch.float64) for shape in shapes]
+        a = random(3, *node.shape)
+        bias = operation.forward(*zero)
+        assert bias.shape == a.shape
+        linear = operation.forward(*x) - bias
+        back = operation.transpose(a)
+        assert [part.shape for part in back] == [part.shape for part in x]
+        left = (a * linear).flatten(1).sum(1)
+        right = sum((one * other).flatten(1).sum(1) for one, other in zip(back, x, strict=True))
+        torch.testing.assert_close(left, right)
+        offset = operation.offset(a)
+        expected = (a * bias).flatten(1).sum(1)
+        torch.testing.assert_close(torch.zeros(3).double() if offset is None else offset, expected)
+        # |L| from the columns of L: one input coordinate at a time.
+        radii = [part.abs() for part in x]
+        total = torch.zeros_like(a)
+        for which, shape in enumerate(shapes):
+            size = int(np.prod(shape))
+            unit = [torch.zeros(size, *other, dtype=torch.float64) for other in shapes]
+            unit[which] = torch.eye(size, dtype=torch.float64).view(size, *shape)
+            columns = (operation.forward(*unit) - bias[:1]).abs().flatten(1)
+            total += (radii[which].flatten(1) @ columns).view(3, *node.shape)
+        torch.testing.assert_close(operation.absolute(*radii), total)
+        torch.testing.assert_close(operation.magnitude(*radii), total + bias.abs())
+        if operation.terms == 0:  # claimed to move numbers only, so that intervals need no rounding
+            values = torch.cat([part.flatten() for part in x])
+            assert torch.isin(operation.forward(*x), values).all()
+
+
+@pytest.mark.parametrize(
+    ("operator", "build"),
+    [
+        ("Mul", lambda n: n("Mul", "x", "x")),
+        ("MatMul", lambda n: n("MatMul", n("Transpose", "x"), "x")),
+        ("Div", lambda n: n("Div", n.constant(1.0), "x")),
+        ("Pad", lambda n: n("Pad", "x", n.ints(0, 1, 0, 1), mode="reflect")),
+        ("Pad", lambda n: n("Pad", "x", n.ints(0, 1, 0, 1), n.constant(0.5))),
+        ("Cast", lambda n: n("Cast", n("Cast", "x", to=onnx.TensorProto.INT64), to=onnx.TensorProto.FLOAT)),
+        ("MatMul", lambda n: n("MatMul", "x", n.weight(2, INPUTS, 3))),
+        ("Concat", lambda n: n("Concat", "x", n.weight(1, 2), axis=1)),
+        ("Sigmoid", lambda n: n("Sigmoid", "x")),
+    ],
+)
+def test_what_cannot_be_bounded_is_refused(operator: str, build: object) -> None:
+    net = Net(0)
+    model = net.finish(build(net))  # type: ignore[operator]
+    with pytest.raises(UnsupportedError, match=f"operator {operator} of node"):
+        lower(model)
+
+
+def test_old_broadcasting_is_refused() -> None:
+    """Before opset 7 `axis` said where a smaller operand stands; numpy's rule would add along another axis."""
+    add = helper.make_node("Add", ["x", "c"], ["y"], axis=1, broadcast=1)
+    graph = helper.make_graph(
+        [add],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [1, 3, 3])],
+        [helper.make_tensor_value_info("y", 1, [1, 3, 3])],
+        [onnx.numpy_helper.from_array(np.array([1, 2, 3], np.float32), "c")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 6)], ir_version=3)
+    with pytest.raises(SecateurError, match="Add"):
+        lower(onnx_model.from_proto(proto))
+
+
+def test_a_constant_output_is_one_clear_error() -> None:
+    constant = helper.make_node("Identity", ["c"], ["y"])
+    proto = bare_model([constant], {"c": np.ones((1, 2), np.float32)}, [1, 3], [1, 2])
+    with pytest.raises(SecateurError, match="does not depend on its input"):
+        lower(onnx_model.from_proto(proto))
