@@ -191,7 +191,7 @@ class Engine:
             coarse = magnitudes(self.graph, first)
             bound = backward(self.graph, first.relaxations(self.graph), output, rows, magnitudes=coarse)
             lower, upper = bound.minimum(first.box)[0].cpu().split(size)
-            low, high = torch.maximum(low, lower), torch.minimum(high, -upper)
+            low, high = torch.fmax(low, lower), torch.fmin(high, -upper)
         return low, high
 
     def interval_clause_bounds(self, problems: SubProblems, lower: Tensor, upper: Tensor) -> Tensor:
