@@ -86,12 +86,14 @@ def solve(
             return "sat"
         width = high - low
         score = (coefficient.abs() + 1e-12) * width
-        score = score.masked_fill(width <= least_width, -1.0)
+        halves = (low + high) / 2
+        # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
+        score = score.masked_fill((width <= least_width) | (halves <= low) | (halves >= high), -1.0)
         value, axis = score.max(1)
         splittable = value >= 0
         undecided = undecided or not bool(splittable.all())
         keep = torch.nonzero(splittable).flatten()
-        middle = (low[index, axis] + high[index, axis]) / 2
+        middle = halves[index, axis]
         left_high, right_low = high.clone(), low.clone()
         left_high[index, axis] = middle
         right_low[index, axis] = middle
