@@ -354,7 +354,7 @@ class Engine:
             problem = Problem(folded, rows, direct, constant)
             batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
             outcome = relu_split.solve(
-                problem, None, schedule=SPLIT_SCHEDULE, batch=batch,
+                problem, schedule=SPLIT_SCHEDULE, batch=batch,
                 expired=deadline.passed, suspect=suspect, progress=progress,
             )  # fmt: skip
         work.domains += progress.domains

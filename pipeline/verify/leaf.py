@@ -17,7 +17,6 @@ from torch import Tensor
 
 from secateur.pipeline.verify import lp
 from secateur.pipeline.verify.crown import backward
-from secateur.pipeline.verify.graph import gamma
 from secateur.pipeline.verify.problem import Problem
 from secateur.pipeline.verify.specification import NEVER
 
@@ -30,20 +29,15 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
     relaxations = problem.relaxations(signs, double)
     nothing = layout.split(torch.zeros(1, 1, layout.total, dtype=double))
     which = torch.tensor([clause])
-    rows, direct, constant = problem.specification(which, double)
-    real = torch.nonzero(constant[0] > NEVER / 2).flatten()
+    rows = problem.specification(which, double)
+    real = torch.nonzero(problem.constant[clause] > NEVER / 2).flatten()
     if not len(real):
         return "unknown"
-    output = backward(
-        folded.graph,
-        relaxations,
-        folded.graph.output,
-        rows[:, real],
-        nothing,
-        direct=None if direct is None else direct[:, real],
-    )
-    matrix = [output.coefficient[0]]
-    shift = [output.constant[0] + constant[0, real]]
+    output = backward(folded.graph, relaxations, folded.graph.output, rows.rows, nothing, direct=rows.direct)
+    shift = [output.constant[0, real]]
+    if rows.constant is not None:
+        shift[0] = shift[0] + rows.constant[0, real]
+    matrix = [output.coefficient[0, real]]
     split: list[Tensor] = []
     offset = 0
     for position, size in layout.sizes.items():
@@ -68,21 +62,13 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
     least, x, dual = solution
     if least <= 0:
         return "sat" if suspect(torch.from_numpy(x), clause) else "unknown"
-    weights = torch.from_numpy(dual).clamp(min=0)
-    atoms, splits = weights[: len(real)], weights[len(real) :]
-    combined = torch.einsum("s,bso->bo", atoms, rows[:, real]).unsqueeze(1)
-    joined = None if direct is None else torch.einsum("s,bsi->bi", atoms, direct[:, real]).unsqueeze(1)
-    total = (atoms * constant[0, real]).sum().view(1, 1)
-    multipliers = torch.zeros(1, 1, layout.total, dtype=double)
+    duals = torch.from_numpy(dual).clamp(min=0)
+    weights = torch.zeros(1, problem.constant.shape[1], dtype=double)
+    weights[0, real] = duals[: len(real)]
+    multipliers = torch.zeros(1, layout.total, dtype=double)
     if split:
-        multipliers[0, 0, torch.cat(split)] = splits
-    bound = problem.certified(combined, joined, total, signs, multipliers)
-    # The weighted rows may cancel, as those of an equation do: what their sums lost is bounded by their parts.
-    parts = (atoms * constant[0, real].abs()).sum()
-    pairs = [(rows, folded.graph.output)] if direct is None else [(rows, folded.graph.output), (direct, 0)]
-    for coefficients, position in pairs:
-        parts = parts + (atoms @ coefficients[0, real].abs() * folded.magnitudes[position]).sum()
-    return "unsat" if bool(bound > gamma(len(real) + 8, bound) * parts) else "unknown"
+        multipliers[0, torch.cat(split)] = duals[len(real) :]
+    return "unsat" if bool(problem.certified(which, weights, signs, multipliers) > 0) else "unknown"
 
 
 def _elastic(

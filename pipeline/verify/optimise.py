@@ -17,11 +17,12 @@ from secateur.pipeline.verify.graph import BoundGraph
 
 @dataclass(frozen=True)
 class Schedule:
-    """Iterations and step sizes of the ascent; each step shrinks by `decay`."""
+    """Iterations and step sizes of the ascent (of α, β and the rows' weights); each step shrinks by `decay`."""
 
     iterations: int
     alpha_rate: float = 0.25
     beta_rate: float = 0.1
+    weight_rate: float = 0.5
     decay: float = 0.95
 
     def longer(self, iterations: int) -> Schedule:
@@ -31,17 +32,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Optimised:
-    """The best bound (B, S) met and the multipliers that gave it.
+    """The best bound (B, S) met, and the multipliers (and row weights) that gave it.
 
-    For branching and attacks, of the last substitution: its tape, the bound's minimiser (B, S, *input shape), and the
-    pre-activations of the last forward propagation (none after a single step).
+    For branching and attacks, of the last substitution: its tape and the bound's minimiser (B, S, *input shape).
+    Where rows were combined, S is 1 but for `weights` (B, S).
     """
 
     bound: Tensor
     multipliers: Multipliers
+    weights: Tensor | None
     tape: Tape
     minimiser: Tensor
-    values: dict[int, Tensor]
 
 
 def initial_multipliers(relaxations: Relaxations, count: int) -> Multipliers:
@@ -63,14 +64,23 @@ def optimise(
     *,
     direct: Tensor | None = None,
     constant: Tensor | None = None,
+    weights: Tensor | None = None,
     stop_above: float | None = None,
 ) -> Optimised:
     """The best lower bound of ⟨rows, value of `start`⟩ + ⟨direct, input⟩ + constant in `schedule.iterations` steps.
 
     `rows` is (B, S, *node shape). `multipliers` is the warm start (not changed). Every iterate is a valid bound. With
     `stop_above`, the ascent ends as soon as each sub-problem has a row whose bound is above that number.
+
+    With `weights` (B, S; non-negative, summing to 1) the rows of a sub-problem, all of which its clause needs ≤ 0, are
+    bounded as one: their combination with these weights, which are optimised too (exponentiated gradient). A positive
+    bound of any combination refutes the clause; sometimes no single row's does.
     """
-    current = initial_multipliers(relaxations, rows.shape[1]) if multipliers is None else dict(multipliers)
+    separate = Specification(rows, direct, constant)
+    combined = separate if weights is None else separate.combined(weights)
+    current = (
+        initial_multipliers(relaxations, combined.rows.shape[1]) if multipliers is None else dict(multipliers)
+    )
     current = {p: m.clone() for p, m in current.items() if p <= start}
     best = current
     best_bound: Tensor | None = None
@@ -81,11 +91,15 @@ def optimise(
         for p, r in relaxations.items()
         if p <= start
     }
-    values: dict[int, Tensor] = {}
+    best_weights = weights
     for iteration in range(schedule.iterations + 1):
         tape = Tape()
-        linear = backward(graph, relaxations, start, rows, current, direct=direct, tape=tape)
-        bound = linear.minimum(box) if constant is None else linear.minimum(box) + constant
+        linear = backward(
+            graph, relaxations, start, combined.rows, current, direct=combined.direct, tape=tape
+        )
+        bound = linear.minimum(box)
+        if combined.constant is not None:
+            bound = bound + combined.constant
         x = linear.minimiser(box)
         if best_bound is None:
             best_bound, best = bound, {p: m.clone() for p, m in current.items()}
@@ -95,12 +109,19 @@ def optimise(
             for p, m in current.items():
                 shaped = better.view(*better.shape, *([1] * (m.dim() - 2)))
                 torch.where(shaped, m, best[p], out=best[p])
+            if weights is not None and best_weights is not None:
+                best_weights = torch.where(better, weights, best_weights)
         if stop_above is not None and bool((best_bound.amax(1) > stop_above).all()):
             break
         if iteration == schedule.iterations:
             break
         step = schedule.decay**iteration
         for p, z in relaxed_values(graph, relaxations, current, tape, x, start):
+            if p == start:
+                if weights is not None:
+                    weights = _ascended(weights, separate.values(x, z), schedule.weight_rate * step)
+                    combined = separate.combined(weights)
+                continue
             gradient = tape.gain[p] * z
             if iteration == 0:
                 first[p], second[p] = gradient * 0.1, gradient * gradient * 0.001
@@ -115,6 +136,41 @@ def optimise(
             current[p] = (
                 moved.clamp_(max=1) if sign is None else torch.where(sign == 0, moved.clamp(max=1), moved)
             )
-            values[p] = z
     assert best_bound is not None
-    return Optimised(best_bound, best, tape, x, values)
+    return Optimised(best_bound, best, best_weights, tape, x)
+
+
+@dataclass(frozen=True)
+class Specification:
+    """Specification rows (B, S, *node shape), what they take of the input directly (B, S, *input shape), and their
+    constants (B, S)."""
+
+    rows: Tensor
+    direct: Tensor | None
+    constant: Tensor | None
+
+    def combined(self, weights: Tensor) -> Specification:
+        """One row for each sub-problem: the sum with weights (B, S)."""
+        return Specification(
+            torch.einsum("bs,bs...->b...", weights, self.rows).unsqueeze(1),
+            None
+            if self.direct is None
+            else torch.einsum("bs,bs...->b...", weights, self.direct).unsqueeze(1),
+            None if self.constant is None else (weights * self.constant).sum(1, keepdim=True),
+        )
+
+    def values(self, x: Tensor, y: Tensor) -> Tensor:
+        """The rows' values (B, S) at one input (B, 1, *input shape) and node value (B, 1, *node shape) each."""
+        value = (self.rows * y).flatten(2).sum(2)
+        if self.direct is not None:
+            value = value + (self.direct * x).flatten(2).sum(2)
+        return value if self.constant is None else value + self.constant
+
+
+def _ascended(weights: Tensor, gradient: Tensor, rate: float) -> Tensor:
+    """One step of exponentiated gradient ascent on the simplex; weights that are zero stay zero."""
+    used = weights > 0
+    gradient = torch.where(used, gradient, 0.0)
+    scale = gradient.abs().amax(1, keepdim=True).clamp(min=1e-12)
+    grown = weights * torch.exp(rate * gradient / scale)
+    return grown / grown.sum(1, keepdim=True)

@@ -11,6 +11,8 @@ from secateur.pipeline.verify.branching import Layout
 from secateur.pipeline.verify.crown import Box, Relaxation, Relaxations, backward
 from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.graph import BoundGraph, gamma
+from secateur.pipeline.verify.optimise import Specification
+from secateur.pipeline.verify.specification import NEVER
 
 
 @dataclass
@@ -45,30 +47,48 @@ class Problem:
         box = self.folded.box
         return Box(*(side.to(dtype).expand(batch, -1) for side in (box.lower, box.upper)))
 
-    def certified(
-        self, rows: Tensor, direct: Tensor | None, constant: Tensor, signs: Tensor, multipliers: Tensor
-    ) -> Tensor:
-        """Rigorous bounds (B, S) of specification rows on domains, in float64.
+    def certified(self, clause: Tensor, weights: Tensor, signs: Tensor, multipliers: Tensor) -> Tensor:
+        """Rigorous lower bounds (B,), in float64, of combinations of clauses' rows on domains.
 
-        `multipliers` (B, S, U) may be any numbers ≥ 0 (α at most 1); `signs` is (B, U).
+        Any `weights` ≥ 0 (B, S), `multipliers` ≥ 0 (B, U; α at most 1) will do; `signs` is (B, U). A positive bound
+        refutes the clause on the domain.
         """
-        double, graph = torch.float64, self.folded.graph
+        graph, magnitudes, box = self.folded.graph, self.folded.magnitudes, self.folded.box
+        weights = weights.double()
+        rows = self.specification(clause, torch.float64)
+        combined = rows.combined(weights)
         linear = backward(
             graph,
-            self.relaxations(signs, double),
+            self.relaxations(signs, torch.float64),
             graph.output,
-            rows,
-            self.layout.split(multipliers.to(double)),
-            direct=direct,
-            magnitudes=self.folded.magnitudes,
+            combined.rows,
+            self.layout.split(multipliers.double().unsqueeze(1)),
+            direct=combined.direct,
+            magnitudes=magnitudes,
         )
-        bound = linear.minimum(self.folded.box) + constant
-        return bound - gamma(8, bound) * (bound.abs() + constant.abs())
+        # What rounding can have changed by combining the rows, in which terms may cancel.
+        absolute = Specification(
+            rows.rows.abs(),
+            None if rows.direct is None else rows.direct.abs(),
+            None if rows.constant is None else rows.constant.abs(),
+        )
+        scale = absolute.combined(weights).values(
+            magnitudes[0].unsqueeze(1), magnitudes[graph.output].unsqueeze(1)
+        )
+        bound = linear.minimum(box) + (0.0 if combined.constant is None else combined.constant)
+        return (bound - gamma(weights.shape[1] + 16, bound) * (bound.abs() + scale)).squeeze(1)
 
-    def specification(self, clause: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Rows, direct rows and constants of clauses (B,)."""
+    def specification(self, clause: Tensor, dtype: torch.dtype) -> Specification:
+        """The rows of clauses (B,), S each; the constants of padding rows are 0, their weights must be."""
         direct = None if self.direct is None else self.direct[clause].to(dtype)
-        return self.rows[clause].to(dtype), direct, self.constant[clause].to(dtype)
+        constant = self.constant[clause]
+        constant = torch.where(constant > NEVER / 2, constant, 0.0)
+        return Specification(self.rows[clause].to(dtype), direct, constant.to(dtype))
+
+    def weights(self) -> Tensor:
+        """For every clause equal weights of its rows, (P, S), none for padding."""
+        used = (self.constant > NEVER / 2).to(self.dtype)
+        return used / used.sum(1, keepdim=True).clamp(min=1)
 
 
 @dataclass
