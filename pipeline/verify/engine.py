@@ -221,7 +221,7 @@ class Engine:
             self._attack(work, work.open(), QUICK, seed, shared)
         live = [work for work in works if not work.verdict]
         if live:
-            self._crown(live)
+            self._crown(live, shared)
         share = (time.perf_counter() - started) / len(works)
         for work in works:
             work.spend("batch", share - work.phases.get("attack", 0.0) if len(works) == 1 else share)
@@ -260,14 +260,14 @@ class Engine:
             work.verdict, work.witness = "sat", found[0]
         work.spend("attack", time.perf_counter() - started)
 
-    def _crown(self, works: list[Work]) -> None:
+    def _crown(self, works: list[Work], deadline: Deadline) -> None:
         """CROWN bounds of all nodes on all boxes in one batch, then of every clause, without and with α."""
         counts = [len(work.problems.boxes.lower) for work in works]
         boxes = Box(
             torch.cat([work.problems.boxes.lower for work in works]),
             torch.cat([work.problems.boxes.upper for work in works]),
         )
-        nodes = bound_nodes(self.graph, self.shaped(boxes), "crown")
+        nodes = bound_nodes(self.graph, self.shaped(boxes), "crown", expired=deadline.passed)
         first = 0
         for work, count in zip(works, counts, strict=True):
             mine = nodes[torch.arange(first, first + count, device=self.device)]
@@ -275,7 +275,7 @@ class Engine:
             first += count
             for schedule in (None, OUTPUT_SCHEDULE):
                 where = work.open()
-                if len(where):
+                if len(where) and not work.verdict:
                     problems = work.problems[where]
                     bounds, x = self.clause_bounds(problems, mine[problems.region.to(self.device)], schedule)
                     work.improve(where, bounds)
@@ -300,10 +300,17 @@ class Engine:
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
         few = int((box.upper > box.lower).sum()) <= FEW_INPUTS
         started = time.perf_counter()
-        nodes = bound_nodes(self.graph, box, "crown")
+        nodes = bound_nodes(self.graph, box, "crown", expired=deadline.passed)
         crown_seconds = time.perf_counter() - started
         if not few and ALPHA_COST * crown_seconds < ALPHA_SHARE * deadline.left:
-            nodes = bound_nodes(self.graph, box, "alpha-crown", search=self.fast, schedule=ROOT_SCHEDULE)
+            nodes = bound_nodes(
+                self.graph,
+                box,
+                "alpha-crown",
+                search=self.fast,
+                schedule=ROOT_SCHEDULE,
+                expired=deadline.passed,
+            )
             where = work.open(region)
             everywhere = nodes[torch.zeros(len(where), dtype=torch.long, device=self.device)]
             bounds, x = self.clause_bounds(work.problems[where], everywhere, OUTPUT_SCHEDULE)

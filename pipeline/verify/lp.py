@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import highspy
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +40,10 @@ def solve(
 
     Columns marked in `integer` take integer values. Bounds may be infinite.
     """
+    # Few queries come this far: the imports cost a tenth of a second.
+    import highspy
+    from scipy import sparse
+
     rows = sparse.csr_matrix(matrix)
     program = highspy.HighsLp()
     program.num_col_, program.num_row_ = len(objective), rows.shape[0]

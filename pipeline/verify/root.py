@@ -5,6 +5,7 @@ Everything here ends in float64 with rounding errors accounted for, so that late
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,12 +51,14 @@ def bound_nodes(
     search: BoundGraph | None = None,
     schedule: Schedule | None = None,
     magnitudes: dict[int, Tensor] | None = None,
+    expired: Callable[[], bool] = lambda: False,
 ) -> NodeBounds:
     """Bounds of every node of `graph` (float64) over `box`.
 
     `method` is "ibp" (intervals alone), "crown" or "alpha-crown". The last optimises slopes on `search` (the same
     graph in float32, or `graph` itself) and then evaluates them in float64. `magnitudes` (of a larger box, so that
     they hold here too) saves computing them, and is needed for a folded graph, whose weights carry errors of their own.
+    Once `expired()`, what is left is bounded by intervals alone.
     """
     values: dict[int, tuple[Tensor, Tensor]] = {0: (box.lower, box.upper)}
     relaxations: Relaxations = {}
@@ -73,7 +76,7 @@ def bound_nodes(
             continue
         assert isinstance(node.operation, Relu)
         (source,) = node.inputs
-        if method != "ibp" and relaxations:
+        if method != "ibp" and relaxations and not expired():
             values[source] = _tightened(
                 graph, values[source], relaxations, magnitude, box, source, method, search, fast, schedule
             )
