@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 Examples:
   secateur demo
   secateur demo -o digits --seed 1
-  secateur run demo/instances.csv --timeout 60 --results demo/longer.jsonl"""
+  secateur run demo/instances.csv --results demo/longer.jsonl
+  secateur report demo/longer.jsonl demo/models.jsonl -o demo/longer.html"""
 )
 @click.option(
     "-o", "--output", metavar="DIR", default="demo", show_default=True, help="The folder; made when missing."

@@ -178,6 +178,8 @@ def _seconds(summaries: Sequence[Summary]) -> Chart:
 
 def _solved(records: Sequence[Record], summaries: Sequence[Summary]) -> Chart:
     """Instances decided within a time: the cactus plot, a line a model."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axis,) = _figure(1, 3.3)
     decided: dict[str, list[float]] = {one.model_sha256: [] for one in summaries}
     for record in records:
@@ -193,6 +195,7 @@ def _solved(records: Sequence[Record], summaries: Sequence[Summary]) -> Chart:
         steps = range(1, len(times) + 1)
         axis.plot(steps, times, color=_LAYERS[number % len(_LAYERS)], lw=1.8, marker=".", label=label)
     axis.set(xlabel="instances decided", ylabel="within seconds each", yscale="log" if lines else "linear")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if lines:
         _legend(axis)
     count = sum(len(times) for times in lines.values())

@@ -33,6 +33,8 @@ from secateur.pipeline.train.start import starting_model
 
 Progress = Callable[[str], None]
 
+_LISTED_TIMEOUT = 60.0  # seconds an instance in instances.csv, for whoever verifies the folder on
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -42,12 +44,12 @@ class Settings:
     architecture: str = "digits_cnn"
     sparsities: tuple[float, ...] = (0.5, 0.8, 0.9)
     channel_sparsities: tuple[float, ...] = (0.5,)
-    epsilon: float = 0.05
+    epsilon: float = 1 / 16  # one grey level of the digits
     images: int = 20
     epochs: int = 15
     retraining: int = 10
     training_images: int | None = None
-    timeout: float = 3.0
+    timeout: float = 1.0
     seed: int = 0
 
 
@@ -106,7 +108,10 @@ def _run(directory: str, settings: Settings, step: Progress) -> Outcome:
     asked = _write_properties(folder, settings, models)
     _measure(folder, stages, settings, models, asked, step)
     plan = campaign.plan(
-        str(folder / "instances.csv"), str(folder / "results.jsonl"), labels={"epsilon": settings.epsilon}
+        str(folder / "instances.csv"),
+        str(folder / "results.jsonl"),
+        timeout=settings.timeout,
+        labels={"epsilon": settings.epsilon},
     )
     for _ in range(len(models) * settings.images - len(plan.pending)):
         step("verified")
@@ -194,7 +199,7 @@ def _write_properties(folder: Path, settings: Settings, models: dict[str, Model]
     for one in {prop.name: prop for found in asked.values() for prop in found.properties}.values():
         vnnlib.write(one.text, str(folder / "vnnlib" / f"{one.name}.vnnlib"))
     lines = [
-        Instance(f"models/{name}.onnx", f"vnnlib/{prop.name}.vnnlib", settings.timeout)
+        Instance(f"models/{name}.onnx", f"vnnlib/{prop.name}.vnnlib", _LISTED_TIMEOUT)
         for name, found in asked.items()
         for prop in found.properties
     ]

@@ -50,6 +50,9 @@ def report(
         total_seconds=sum(seconds),
         median_seconds=median(seconds) if seconds else 0.0,
         verifiers=sorted({record.verifier for record in records}),
+        timeouts=[
+            f"{limit:g}" for limit in sorted({one.timeout for one in records if one.timeout is not None})
+        ],
         epsilons=sorted({one.epsilon for one in summaries if one.epsilon}),
         charts=charts(records, summaries),
         measured=any(one.parameters is not None for one in summaries),

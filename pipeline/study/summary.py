@@ -21,8 +21,8 @@ class Summary:
     """What is known of one model at one ε with one verifier. Shares in [0, 1], times in seconds; None: not known.
 
     `certified` is the share of images with a proof (`unsat`): of all images that a property was asked for, where
-    the model record says how many, else of the instances. `attacked` likewise for images that withstood the attack;
-    without a model record it is the share of instances without a known counterexample. `unstable` and `neurons`
+    the model record says how many, else of the instances. `attacked` likewise for images without a known
+    counterexample, be it from the attack or from the verifier. `unstable` and `neurons`
     are means a layer over the instances that report them.
     """
 
@@ -113,9 +113,9 @@ def _summary(records: Sequence[Record], model: ModelRecord | None) -> Summary:
     metrics = model.metrics if model else {}
     verdicts = Counter(record.verdict for record in records)
     asked = metrics.get("property_images", len(records))
-    attacked = metrics.get("attacked")
-    if attacked is None and records:
-        attacked = (len(records) - verdicts["sat"]) / asked
+    withstood = [metrics["attacked"]] if "attacked" in metrics else []
+    if records:
+        withstood.append((len(records) - verdicts["sat"]) / asked)
     first = records[0] if records else None
     return Summary(
         model=model.model if model else records[0].model,
@@ -126,7 +126,7 @@ def _summary(records: Sequence[Record], model: ModelRecord | None) -> Summary:
         parameters=model.parameters if model else None,
         zeros=model.zeros if model else None,
         accuracy=metrics.get("accuracy"),
-        attacked=attacked,
+        attacked=min(withstood, default=None),
         certified=verdicts["unsat"] / asked if records else None,
         unstable=_means([record.unstable for record in records if record.unstable is not None]),
         neurons=_means([record.neurons for record in records if record.neurons is not None]),

@@ -69,9 +69,10 @@ def test_summaries_say_what_the_files_say(finished: tuple[Path, Outcome, list[st
         own = [record for record in records if record.model_sha256 == one.model_sha256]
         assert one.certified == sum(record.verdict == "unsat" for record in own) / SHORT.images
         assert one.accuracy == measured[one.model].metrics["accuracy"]
-        assert one.attacked == measured[one.model].metrics["attacked"]
-        assert one.certified is not None and one.attacked is not None and one.certified <= one.attacked
-        assert one.attacked <= len(own) / SHORT.images
+        refuted = sum(record.verdict == "sat" for record in own)
+        known = min(measured[one.model].metrics["attacked"], (len(own) - refuted) / SHORT.images)
+        assert one.attacked == known
+        assert one.certified is not None and one.certified <= one.attacked
     page = (folder / "report.html").read_text()
     assert outcome.report == folder / "report.html"
     assert "weights-50" in page and "channels-25" in page and str(folder) not in page
@@ -107,7 +108,7 @@ def test_what_was_removed_is_made_again_with_the_same_bytes(
 def test_the_folder_is_a_benchmark_of_its_own(
     finished: tuple[Path, Outcome, list[str]], tmp_path: Path
 ) -> None:
-    plan = campaign.plan(str(finished[0] / "instances.csv"), str(tmp_path / "r.jsonl"), limit=1)
+    plan = campaign.plan(str(finished[0] / "instances.csv"), str(tmp_path / "r.jsonl"), limit=1, timeout=5)
     (record,) = campaign.run(plan.pending, str(tmp_path / "r.jsonl"))
     first = verdict.read([str(finished[0] / "results.jsonl")])[0]
     assert (record.verdict, record.property_sha256) == (first.verdict, first.property_sha256)
