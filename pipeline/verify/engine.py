@@ -354,7 +354,8 @@ class Engine:
         progress = Progress()
         if few:
             outcome = input_split.solve(
-                folded, rows, direct, constant,
+                folded,
+                input_split.Clauses(rows, direct, constant),
                 batch=256, expired=deadline.passed, suspect=suspect, progress=progress,
             )  # fmt: skip
         else:

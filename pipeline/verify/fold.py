@@ -101,6 +101,41 @@ def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
     return Folded(BoundGraph(tuple(nodes)), box, free, neurons, new_bounds, magnitudes)
 
 
+def refold(folded: Folded, bounds: NodeBounds) -> Folded:
+    """`folded` for a part of its box: `bounds` (B = 1) are those of its graph's nodes there.
+
+    Neurons that are inactive on the part are left out; the weights of the others are the same numbers. Magnitudes are
+    kept: what bounds a sum of absolute values on the whole box does so on a part.
+    """
+    graph = folded.graph
+    kept = {0: torch.arange(graph.input.size, device=folded.inputs.device)}
+    for relu in graph.relus:
+        _, high = bounds.values[graph.preactivation(relu)]
+        kept[relu] = torch.nonzero(high.flatten() > 0).flatten()
+    nodes = [graph.input]
+    place = {0: 0}
+    neurons: dict[int, tuple[int, Tensor]] = {}
+    new_bounds: dict[int, tuple[Tensor, Tensor]] = {}
+    magnitudes = {0: folded.magnitudes[0]}
+    targets = [*graph.relus, graph.output]
+    for position, node in enumerate(graph.nodes[1:], 1):
+        target = next(relu for relu in targets if relu >= position)
+        rows = kept[target] if target in kept else torch.arange(node.size, device=folded.inputs.device)
+        operation = node.operation
+        if isinstance(operation, Dense):
+            weight = operation.weight[rows][:, kept[node.inputs[0]]]
+            operation = Dense(weight, None if operation.bias is None else operation.bias[rows])
+        place[position] = len(nodes)
+        magnitudes[len(nodes)] = folded.magnitudes[position][:, rows]
+        if position in folded.neurons:
+            original, chosen = folded.neurons[position]
+            neurons[len(nodes)] = (original, chosen[rows])
+            low, high = bounds.values[graph.preactivation(position)]
+            new_bounds[len(nodes)] = (low[:, rows], high[:, rows])
+        nodes.append(Node(node.name, operation, tuple(place[s] for s in node.inputs), (len(rows),)))
+    return Folded(BoundGraph(tuple(nodes)), bounds.box, folded.inputs, neurons, new_bounds, magnitudes)
+
+
 def _chains(graph: BoundGraph, largest: dict[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, int]]:
     """For every affine node the magnitude of the chains of affine operations that end in it, and their terms.
 

@@ -4,74 +4,146 @@ A domain is a part of a region's box with those clauses that are not yet refuted
 computed anew by CROWN, in float64 with rounding errors taken off, so that a closed domain needs no second look. The
 axis to split is the one that the bound depends on most: |coefficient| × width (Wang et al. 2018, "Formal security
 analysis of neural networks using symbolic intervals").
+
+Most neurons of a wide network are stable on a small part of the box: such a network is cut into parts first, one by
+one, and folded anew for each, until what is left is narrow enough for large batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.fold import Folded
+from secateur.pipeline.verify.fold import Folded, refold
 from secateur.pipeline.verify.graph import gamma
 from secateur.pipeline.verify.problem import Progress
-from secateur.pipeline.verify.root import bound_nodes
+from secateur.pipeline.verify.root import NodeBounds, bound_nodes
 from secateur.pipeline.verify.store import Store
 
 SMALLEST_WIDTH = 1e-9
 """A box whose sides are all below this share of the root's is not split further: it is undecided."""
 
+WIDE = 400
+"""A network with more neurons than this is folded anew for parts of its box."""
+
+
+@dataclass(frozen=True)
+class Clauses:
+    """K clauses of S rows each: rows (K, S, n_out), direct (K, S, inputs left) or None, constant (K, S); float64."""
+
+    rows: Tensor
+    direct: Tensor | None
+    constant: Tensor
+
+    def bounds(self, folded: Folded, nodes: NodeBounds) -> tuple[Tensor, Tensor]:
+        """Rigorous bounds (B, K, S) of all rows on the boxes of `nodes`, and coefficients (B, K·S, inputs left)."""
+        count = len(nodes.box.lower)
+        flat = self.rows.flatten(0, 1).expand(count, -1, -1)
+        direct = None if self.direct is None else self.direct.flatten(0, 1).expand(count, -1, -1)
+        linear = backward(
+            folded.graph,
+            nodes.relaxations(folded.graph),
+            folded.graph.output,
+            flat,
+            direct=direct,
+            magnitudes=folded.magnitudes,
+        )
+        shift = self.constant.flatten()
+        bound = linear.minimum(nodes.box) + shift
+        bound = bound - gamma(8, bound) * (bound.abs() + shift.abs())
+        return bound.view(count, *self.constant.shape), linear.coefficient
+
+    def values(self, x: Tensor, y: Tensor) -> Tensor:
+        """The rows' values (n, K, S) at points x (n, inputs left) with outputs y (n, n_out)."""
+        value = torch.einsum("no,kso->nks", y, self.rows) + self.constant
+        return value if self.direct is None else value + torch.einsum("ni,ksi->nks", x, self.direct)
+
 
 def solve(
     folded: Folded,
-    rows: Tensor,
-    direct: Tensor | None,
-    constant: Tensor,
+    clauses: Clauses,
     *,
     batch: int,
     expired: Callable[[], bool],
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> str:
-    """Search the box of `folded` for the K clauses in rows (K, S, n_out), direct (K, S, inputs left) or None,
-    constant (K, S), all float64. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left."""
+    """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left."""
+    parts = [folded]
+    least_width = (folded.box.upper - folded.box.lower) * SMALLEST_WIDTH
+    undecided = False
+    while parts:
+        if expired():
+            progress.bound = -float("inf")
+            return "unknown"
+        part = parts.pop()
+        if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
+            nodes = bound_nodes(part.graph, part.box, magnitudes=part.magnitudes, expired=expired)
+            bound, _ = clauses.bounds(part, nodes)
+            progress.domains += 1
+            if bool((bound.amax(2) > 0).all()):
+                continue
+            part = refold(part, nodes)
+            halves = _halves(part.box, least_width)
+            if halves is not None and sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
+                parts += [replace(part, box=half) for half in halves]
+                continue
+        outcome = _search(part, clauses, least_width, batch, expired, suspect, progress)
+        if outcome == "sat":
+            return "sat"
+        if outcome == "expired":
+            return "unknown"
+        undecided = undecided or outcome == "undecided"
+    progress.bound = 0.0
+    return "unknown" if undecided else "unsat"
+
+
+def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
+    """The box (B = 1) cut across its widest side; None where that is too narrow."""
+    width = (box.upper - box.lower) / least_width.clamp(min=torch.finfo(least_width.dtype).tiny)
+    axis = int(width.argmax())
+    middle = (box.lower[0, axis] + box.upper[0, axis]) / 2
+    if width[0, axis] <= 1 or not box.lower[0, axis] < middle < box.upper[0, axis]:
+        return None
+    low, high = box.lower.clone(), box.upper.clone()
+    high[0, axis] = low[0, axis] = middle
+    return Box(box.lower, high), Box(low, box.upper)
+
+
+def _search(
+    folded: Folded,
+    clauses: Clauses,
+    least_width: Tensor,
+    batch: int,
+    expired: Callable[[], bool],
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+) -> str:
+    """Branch and bound on one folded part: "unsat", "sat", "expired" or "undecided"."""
     graph, root = folded.graph, folded.box
-    clauses, atoms = constant.shape
-    flat_rows = rows.flatten(0, 1).unsqueeze(0)
-    flat_direct = None if direct is None else direct.flatten(0, 1).unsqueeze(0)
+    count, atoms = clauses.constant.shape
     store = Store()
-    everything = torch.ones(1, clauses, dtype=torch.bool)
     store.put(
         bound=torch.full((1,), -float("inf"), dtype=torch.float64),
         lower=root.lower,
         upper=root.upper,
-        open=everything,
+        open=torch.ones(1, count, dtype=torch.bool),
     )
     undecided = False
-    least_width = (root.upper - root.lower) * SMALLEST_WIDTH
     while len(store):
         if expired():
             progress.bound = store.least()
-            return "unknown"
+            return "expired"
         picked = store.take(batch)
         box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]
-        count = len(open_)
         nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes)
-        linear = backward(
-            graph,
-            nodes.relaxations(graph),
-            graph.output,
-            flat_rows.expand(count, -1, -1),
-            direct=None if flat_direct is None else flat_direct.expand(count, -1, -1),
-            magnitudes=folded.magnitudes,
-        )
-        shift = constant.flatten()
-        bound = linear.minimum(box) + shift
-        bound = bound - gamma(8, bound) * (bound.abs() + shift.abs())
-        best, row = bound.view(count, clauses, atoms).max(2)
-        progress.domains += count
+        bound, coefficients = clauses.bounds(folded, nodes)
+        best, row = bound.max(2)
+        progress.domains += len(open_)
         open_ = open_ & ~(best > 0)
         left = torch.nonzero(open_.any(1)).flatten()
         if not len(left):
@@ -81,8 +153,8 @@ def solve(
         worst = best.masked_fill(~open_, float("inf")).argmin(1)
         chosen = worst * atoms + row.gather(1, worst.unsqueeze(1)).squeeze(1)
         index = torch.arange(len(left))
-        coefficient = linear.coefficient[left, chosen]
-        if _found(folded, rows, direct, constant, low, high, coefficient, open_, suspect):
+        coefficient = coefficients[left, chosen]
+        if _found(folded, clauses, low, high, coefficient, open_, suspect):
             return "sat"
         width = high - low
         score = (coefficient.abs() + 1e-12) * width
@@ -100,15 +172,12 @@ def solve(
         key = best[index, worst].clamp(max=0)
         for one, other in ((low, left_high), (right_low, high)):
             store.put(bound=key[keep], lower=one[keep], upper=other[keep], open=open_[keep])
-    progress.bound = 0.0
-    return "unknown" if undecided else "unsat"
+    return "undecided" if undecided else "unsat"
 
 
 def _found(
     folded: Folded,
-    rows: Tensor,
-    direct: Tensor | None,
-    constant: Tensor,
+    clauses: Clauses,
     low: Tensor,
     high: Tensor,
     coefficient: Tensor,
@@ -117,11 +186,7 @@ def _found(
 ) -> bool:
     """Whether the centre of a domain, or the corner that minimises its bound, is a witness."""
     for x in ((low + high) / 2, torch.where(coefficient >= 0, low, high)):
-        y = folded.graph.forward(x)
-        value = torch.einsum("no,kso->nks", y, rows) + constant
-        if direct is not None:
-            value = value + torch.einsum("ni,ksi->nks", x, direct)
-        hits = torch.nonzero((value.amax(2) <= 0) & open_)
+        hits = torch.nonzero((clauses.values(x, folded.graph.forward(x)).amax(2) <= 0) & open_)
         if any(suspect(x[i], k) for i, k in hits[:8].tolist()):
             return True
     return False
