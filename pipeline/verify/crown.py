@@ -110,6 +110,7 @@ class Tape:
     gain: dict[int, Tensor] = field(default_factory=dict)
     positive: dict[int, Tensor] = field(default_factory=dict)
     coefficient: dict[int, Tensor] = field(default_factory=dict)
+    value: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def relaxed_values(
     until: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """Pre-activations z̃ (B, S, *shape) of every ReLU on the tape when x (B, S, *input shape) is propagated through
-    the lines that the substitution chose. Yields (position, z̃) in order, and last (until, its value)."""
+    the lines that the substitution chose. Yields (position, z̃) in order, and leaves the value of `until` on the tape."""
     batch, count = x.shape[:2]
     known: dict[int, Tensor] = {0: x.flatten(0, 1)}
     for position in range(1, until + 1):
@@ -242,5 +243,4 @@ def relaxed_values(
         for source in node.inputs:
             if graph.last_use[source] <= position:
                 known.pop(source, None)
-    if until in known:
-        yield until, known[until].unflatten(0, (batch, count))
+    tape.value = known[until].unflatten(0, (batch, count)) if until in known else None

@@ -18,9 +18,10 @@ from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline.verify import input_split, relu_split
 from secateur.pipeline.verify.crown import Box, Multipliers, backward
-from secateur.pipeline.verify.fold import fold
+from secateur.pipeline.verify.fold import Folded, fold_and_bound, free_inputs
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.optimise import Schedule, optimise
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Problem, Progress
@@ -36,18 +37,12 @@ GROUP = 16
 """How many queries of one network share the batches of the first rungs."""
 
 QUICK = Effort(restarts=8, steps=20)
-THOROUGH = Effort(restarts=64, steps=100)
+THOROUGH = Effort(restarts=24, steps=60)
 ROOT_SCHEDULE = Schedule(10)
 OUTPUT_SCHEDULE = Schedule(30)
 SPLIT_SCHEDULE = Schedule(10)
 SPLIT_NUMBERS = 400_000
 """Domains × neurons of one branch-and-bound batch."""
-
-ALPHA_SHARE = 0.3
-"""Intermediate bounds are optimised when that is expected to take at most this share of the time left."""
-
-ALPHA_COST = 8.0
-"""Seconds of optimised intermediate bounds, as a multiple of CROWN's, with ROOT_SCHEDULE (measured: 3 to 7)."""
 
 
 class Deadline:
@@ -84,7 +79,7 @@ class Work:
         return torch.nonzero(still if region is None else still & (self.problems.region == region)).flatten()
 
     def improve(self, where: Tensor, bounds: Tensor) -> None:
-        self.bounds[where] = torch.maximum(self.bounds[where], bounds)
+        self.bounds[where] = torch.fmax(self.bounds[where], bounds)
         if not len(self.open()):
             self.verdict = "unsat"
 
@@ -101,6 +96,10 @@ class Engine:
         self.device = torch.device(device)
         self.graph: BoundGraph = lower(model).to(torch.float64, device)
         self.fast = self.graph.to(torch.float32, device)
+        # Convolutions are bounded where they are folded, each instance for itself (see `fold.fold_and_bound`).
+        self.convolutional = any(
+            isinstance(n.operation, Convolution | Deconvolution) for n in self.graph.nodes
+        )
         self.replay = Replay(model)
         self.build_seconds = time.perf_counter() - started
 
@@ -220,7 +219,7 @@ class Engine:
         for work in works:
             self._attack(work, work.open(), QUICK, seed, shared)
         live = [work for work in works if not work.verdict]
-        if live:
+        if live and not self.convolutional:
             self._crown(live, shared)
         share = (time.perf_counter() - started) / len(works)
         for work in works:
@@ -296,40 +295,23 @@ class Engine:
                 return
 
     def _search(self, work: Work, region: int, deadline: Deadline, seed: int) -> None:
-        """Tighter bounds, a longer attack, and branch and bound, on one region."""
+        """Tighter bounds on a folded network, a longer attack, and branch and bound, on one region."""
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
-        few = int((box.upper > box.lower).sum()) <= FEW_INPUTS
+        few = len(free_inputs(box)) <= FEW_INPUTS
         started = time.perf_counter()
-        nodes = bound_nodes(self.graph, box, "crown", expired=deadline.passed)
-        crown_seconds = time.perf_counter() - started
-        if not few and ALPHA_COST * crown_seconds < ALPHA_SHARE * deadline.left:
-            nodes = bound_nodes(
-                self.graph,
-                box,
-                "alpha-crown",
-                search=self.fast,
-                schedule=ROOT_SCHEDULE,
-                expired=deadline.passed,
-            )
-            where = work.open(region)
-            everywhere = nodes[torch.zeros(len(where), dtype=torch.long, device=self.device)]
-            bounds, x = self.clause_bounds(work.problems[where], everywhere, OUTPUT_SCHEDULE)
-            work.improve(where, bounds)
-            self._suspect(work, where, x)
-            if region == 0:
-                work.layers = layer_stability(self.graph, nodes)
-        work.spend("alpha", time.perf_counter() - started)
-        if not few:
-            self._attack(work, work.open(region), THOROUGH, seed + 1, Deadline(0.1 * deadline.left))
+        folded, nodes = fold_and_bound(self.graph, box, None if few else ROOT_SCHEDULE, deadline.passed)
+        if region == 0:
+            work.layers = layer_stability(self.graph, nodes)
+        work.spend("bounds", time.perf_counter() - started)
+        self._attack(work, work.open(region), THOROUGH, seed + 1, Deadline(0.05 * deadline.left))
         if not work.verdict and len(work.open(region)):
             started = time.perf_counter()
-            self._branch(work, region, nodes, few, deadline)
+            self._branch(work, region, folded, few, deadline)
             work.spend("search", time.perf_counter() - started)
 
-    def _branch(self, work: Work, region: int, nodes: NodeBounds, few: bool, deadline: Deadline) -> None:
+    def _branch(self, work: Work, region: int, folded: Folded, few: bool, deadline: Deadline) -> None:
         where = work.open(region)
         problems = work.problems[where]
-        folded = fold(self.graph, nodes)
         rows, direct, constant = self.specification(problems, torch.float64)
         rows = rows.flatten(2)
         flat = problems.boxes[region]
@@ -362,7 +344,8 @@ class Engine:
             problem = Problem(folded, rows, direct, constant)
             batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
             outcome = relu_split.solve(
-                problem, schedule=SPLIT_SCHEDULE, batch=batch,
+                problem, first=OUTPUT_SCHEDULE,
+                schedule=SPLIT_SCHEDULE, batch=batch,
                 expired=deadline.passed, suspect=suspect, progress=progress,
             )  # fmt: skip
         work.domains += progress.domains

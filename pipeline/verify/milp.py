@@ -17,7 +17,7 @@ from secateur.formats.query import Query
 from secateur.pipeline.verify import lp
 from secateur.pipeline.verify.engine import Deadline, Engine, layer_stability
 from secateur.pipeline.verify.fold import Folded, fold
-from secateur.pipeline.verify.operations import Dense, Relu, Sum
+from secateur.pipeline.verify.operations import Dense, Relu, Sparse, Sum
 from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import Result
@@ -68,9 +68,9 @@ class _Program:
         self.rows: list[tuple[dict[int, float], float, float]] = []
         for position, node in enumerate(graph.nodes):
             operation = node.operation
-            if isinstance(operation, Dense):
+            if isinstance(operation, Dense | Sparse):
                 source = columns[node.inputs[0]]
-                weight = operation.weight.cpu().numpy()
+                weight = operation.weight.to_dense().cpu().numpy()
                 bias = np.zeros(len(weight)) if operation.bias is None else operation.bias.cpu().numpy()
                 affine[position] = [
                     ({source[j]: float(w[j]) for j in np.flatnonzero(w)}, float(b))

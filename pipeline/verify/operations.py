@@ -13,6 +13,7 @@ the tensor's shape in the ONNX graph, whose own batch dimension (1) is kept. An 
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Self
@@ -90,6 +91,44 @@ class Dense(Affine):
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return functional.linear(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse(Affine):
+    """As `Dense`, of vectors, with few weights that are not zero: `weight` and `transposed` in CSR layout."""
+
+    weight: Tensor
+    transposed: Tensor
+    bias: Tensor | None
+
+    @staticmethod
+    def of(matrix: Tensor, bias: Tensor | None) -> Sparse:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR layout a beta feature
+            return Sparse(matrix.to_sparse_csr(), matrix.T.contiguous().to_sparse_csr(), bias)
+
+    @property
+    def terms(self) -> int:
+        return max(self.weight.shape) + 2
+
+    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = (weight @ x.T).T
+        return y if bias is None else y + bias
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self._apply(x[0], self.weight, self.bias)
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (self._apply(a, self.transposed, None),)
+
+    def offset(self, a: Tensor) -> Tensor | None:
+        return None if self.bias is None else a @ self.bias
+
+    def absolute(self, *r: Tensor) -> Tensor:
+        return self._apply(r[0], self.weight.abs(), None)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return self._apply(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
 
 
 @dataclass(frozen=True, eq=False)

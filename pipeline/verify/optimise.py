@@ -117,11 +117,6 @@ def optimise(
             break
         step = schedule.decay**iteration
         for p, z in relaxed_values(graph, relaxations, current, tape, x, start):
-            if p == start:
-                if weights is not None:
-                    weights = _ascended(weights, separate.values(x, z), schedule.weight_rate * step)
-                    combined = separate.combined(weights)
-                continue
             gradient = tape.gain[p] * z
             if iteration == 0:
                 first[p], second[p] = gradient * 0.1, gradient * gradient * 0.001
@@ -136,6 +131,9 @@ def optimise(
             current[p] = (
                 moved.clamp_(max=1) if sign is None else torch.where(sign == 0, moved.clamp(max=1), moved)
             )
+        if weights is not None and tape.value is not None:
+            weights = _ascended(weights, separate.values(x, tape.value), schedule.weight_rate * step)
+            combined = separate.combined(weights)
     assert best_bound is not None
     return Optimised(best_bound, best, best_weights, tape, x)
 

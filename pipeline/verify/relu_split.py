@@ -23,6 +23,7 @@ from secateur.pipeline.verify.store import Store
 def solve(
     problem: Problem,
     *,
+    first: Schedule,
     schedule: Schedule,
     batch: int,
     expired: Callable[[], bool],
@@ -31,9 +32,10 @@ def solve(
 ) -> str:
     """Search all clauses of `problem`; returns "unsat", "sat" (when `suspect` accepted a point) or "unknown".
 
-    `suspect(x, clause)` is called with input points
-    (inputs left, float64) that may satisfy a clause; it returns True when one is a witness. "unknown" means that time
-    is over or that a leaf could be decided neither way; `progress.bound` is then the least bound still open.
+    The root domains are bounded with the schedule `first`, their children with `schedule`. `suspect(x, clause)` is
+    called with input points (inputs left, float64) that may satisfy a clause; it returns True when one is a witness.
+    "unknown" means that time is over or that a leaf could be decided neither way; `progress.bound` is then the least
+    bound still open.
     """
     count = len(problem.constant)
     store = Store()
@@ -42,7 +44,7 @@ def solve(
     if not problem.layout.sizes:  # affine on this box: every clause is a leaf
         verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
         return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
-    outcome = _bounded(problem, store, clause, signs, None, problem.weights(), schedule, suspect, progress)
+    outcome = _bounded(problem, store, clause, signs, None, problem.weights(), first, suspect, progress)
     if outcome == "sat":
         return "sat"
     complete = outcome == ""

@@ -68,18 +68,20 @@ def bound_nodes(
         node = graph.nodes[position]
         if isinstance(node.operation, Affine):
             pairs = [values[source] for source in node.inputs]
+            here = node.operation.magnitude(*(torch.maximum(low.abs(), high.abs()) for low, high in pairs))
             if magnitudes is None:
-                magnitude[position] = node.operation.magnitude(
-                    *(torch.maximum(low.abs(), high.abs()) for low, high in pairs)
-                )
-            values[position] = affine_interval(node.operation, pairs, magnitude[position])
+                magnitude[position] = here
+            else:  # of folded weights as well as of this step, on bounds that may be looser than the larger box's
+                here = here + magnitude[position]
+            values[position] = affine_interval(node.operation, pairs, here)
             continue
         assert isinstance(node.operation, Relu)
         (source,) = node.inputs
         if method != "ibp" and relaxations and not expired():
-            values[source] = _tightened(
-                graph, values[source], relaxations, magnitude, box, source, method, search, fast, schedule
+            ascent = (
+                Ascent(search, fast, schedule) if method == "alpha-crown" and search and schedule else None
             )
+            values[source] = tighten(graph, values[source], relaxations, magnitude, box, source, ascent)
         low, high = values[source]
         relaxations[position] = Relaxation.of(low, high)
         if search is not None and method == "alpha-crown":
@@ -115,19 +117,28 @@ def search_dtype(graph: BoundGraph) -> torch.dtype:
     return torch.float64
 
 
-def _tightened(
+@dataclass(frozen=True)
+class Ascent:
+    """How slopes are optimised: on which (fast) graph, with which relaxations there, in how many steps."""
+
+    graph: BoundGraph
+    relaxations: Relaxations
+    schedule: Schedule
+
+
+def tighten(
     graph: BoundGraph,
     interval: tuple[Tensor, Tensor],
     relaxations: Relaxations,
     magnitude: dict[int, Tensor],
     box: Box,
     source: int,
-    method: str,
-    search: BoundGraph | None,
-    fast: Relaxations,
-    schedule: Schedule | None,
+    ascent: Ascent | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The interval bounds of node `source` intersected with linear bounds of its unstable neurons."""
+    """Bounds `interval` (B, *shape) of node `source`, intersected with linear bounds of its unstable neurons.
+
+    `relaxations` are of the ReLUs before it, `magnitude` as in `crown.backward`; with an ascent, slopes are optimised.
+    """
     low, high = (bound.flatten(1).clone() for bound in interval)
     batch, size = low.shape
     unstable = (low < 0) & (high > 0)
@@ -144,9 +155,11 @@ def _tightened(
         rows.scatter_(2, chosen.unsqueeze(2), 1.0)
         both = torch.cat([rows, -rows], 1).unflatten(2, graph.nodes[source].shape)
         multipliers = None
-        if method == "alpha-crown" and search is not None and schedule is not None:
-            dtype = search_dtype(search)
-            best = optimise(search, fast, box.to(dtype), source, both.to(dtype), schedule)
+        if ascent is not None:
+            dtype = search_dtype(ascent.graph)
+            best = optimise(
+                ascent.graph, ascent.relaxations, box.to(dtype), source, both.to(dtype), ascent.schedule
+            )
             multipliers = {p: m.to(low.dtype) for p, m in best.multipliers.items()}
         linear = backward(graph, relaxations, source, both, multipliers, magnitudes=magnitude)
         lower, upper = linear.minimum(box).split(chosen.shape[1], 1)
