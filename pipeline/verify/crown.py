@@ -219,7 +219,7 @@ def relaxed_values(
     until: int,
 ) -> Iterator[tuple[int, Tensor]]:
     """Pre-activations z̃ (B, S, *shape) of every ReLU on the tape when x (B, S, *input shape) is propagated through
-    the lines that the substitution chose. Yields (position, z̃) in order, and leaves the value of `until` on the tape."""
+    the lines that the substitution chose. Yields (position, z̃) in order; the value of `until` stays on the tape."""
     batch, count = x.shape[:2]
     known: dict[int, Tensor] = {0: x.flatten(0, 1)}
     for position in range(1, until + 1):

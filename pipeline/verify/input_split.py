@@ -2,8 +2,8 @@
 
 A domain is a part of a region's box with those clauses that are not yet refuted there. Its intermediate bounds are
 computed anew by CROWN, in float64 with rounding errors taken off, so that a closed domain needs no second look. The
-axis to split is the one that the bound depends on most: |coefficient| × width (Wang et al. 2018, "Formal security
-analysis of neural networks using symbolic intervals").
+axis to split is the one that the rows depend on most: Σ |coefficient| × width over the rows of the clause that is
+hardest to refute (after Wang et al. 2018, "Formal security analysis of neural networks using symbolic intervals").
 
 Most neurons of a wide network are stable on a small part of the box: such a network is cut into parts first, one by
 one, and folded anew for each, until what is left is narrow enough for large batches.
@@ -22,6 +22,7 @@ from secateur.pipeline.verify.fold import Folded, refold
 from secateur.pipeline.verify.graph import gamma
 from secateur.pipeline.verify.problem import Progress
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes
+from secateur.pipeline.verify.specification import NEVER
 from secateur.pipeline.verify.store import Store
 
 SMALLEST_WIDTH = 1e-9
@@ -29,6 +30,10 @@ SMALLEST_WIDTH = 1e-9
 
 WIDE = 400
 """A network with more neurons than this is folded anew for parts of its box."""
+
+
+WEIGHT_STEPS, WEIGHT_RATE, WEIGHT_DECAY = 12, 2.0, 0.85
+"""The ascent of the weights by which a clause's rows are combined."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,9 @@ class Clauses:
     direct: Tensor | None
     constant: Tensor
 
-    def bounds(self, folded: Folded, nodes: NodeBounds) -> tuple[Tensor, Tensor]:
-        """Rigorous bounds (B, K, S) of all rows on the boxes of `nodes`, and coefficients (B, K·S, inputs left)."""
+    def bounds(self, folded: Folded, nodes: NodeBounds) -> tuple[Tensor, Tensor, Tensor]:
+        """On the boxes of `nodes`: rigorous bounds (B, K) of the clauses; the coefficients (B, K, inputs left) of the
+        linear bound of each clause's best single row; and how much each input matters to all its rows together."""
         count = len(nodes.box.lower)
         flat = self.rows.flatten(0, 1).expand(count, -1, -1)
         direct = None if self.direct is None else self.direct.flatten(0, 1).expand(count, -1, -1)
@@ -52,10 +58,48 @@ class Clauses:
             direct=direct,
             magnitudes=folded.magnitudes,
         )
-        shift = self.constant.flatten()
-        bound = linear.minimum(nodes.box) + shift
-        bound = bound - gamma(8, bound) * (bound.abs() + shift.abs())
-        return bound.view(count, *self.constant.shape), linear.coefficient
+        shape = self.constant.shape
+        coefficient = linear.coefficient.unflatten(1, shape)
+        constant = linear.constant.unflatten(1, shape) + self.constant
+        constant = constant - gamma(8, constant) * (constant.abs() + self.constant.abs())
+        return self._combined(coefficient, constant, nodes.box)
+
+    def _combined(self, coefficient: Tensor, constant: Tensor, box: Box) -> tuple[Tensor, Tensor, Tensor]:
+        """As `bounds`: the best that a row, or a convex combination of a clause's rows, gives on each box.
+
+        coefficient (B, K, S, inputs) and constant (B, K, S) are linear lower bounds of the rows, all of which the
+        clause needs ≤ 0. The weights are optimised by exponentiated gradient from equal ones.
+        """
+        low, high = box.lower[:, None, None], box.upper[:, None, None]
+        largest = torch.maximum(low.abs(), high.abs())
+
+        def minimum(c: Tensor, d: Tensor, slack: Tensor) -> Tensor:
+            value = torch.where(c >= 0, c * low, c * high).sum(3) + d
+            return value - gamma(c.shape[3] + self.constant.shape[1] + 8, d) * slack
+
+        slack = (coefficient.abs() * largest).sum(3) + constant.abs()
+        each = minimum(coefficient, constant, slack)
+        best, row = each.max(2)
+        index = row[..., None, None].expand(-1, -1, 1, coefficient.shape[3])
+        chosen = coefficient.gather(2, index).squeeze(2)
+        influence = (coefficient.abs() * (self.constant > NEVER / 2).to(each.dtype).unsqueeze(2)).sum(2)
+        if self.constant.shape[1] == 1:
+            return best, chosen, influence
+        weights = (self.constant > NEVER / 2).to(each.dtype).expand_as(each)
+        weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
+        finite = torch.where(weights > 0, constant, 0.0)
+        used = torch.where(weights > 0, slack, 0.0)
+        for step in range(WEIGHT_STEPS):
+            c = (weights.unsqueeze(3) * coefficient).sum(2, keepdim=True)
+            d = (weights * finite).sum(2, keepdim=True)
+            value = minimum(c, d, (weights * used).sum(2, keepdim=True)).squeeze(2)
+            best = torch.fmax(best, value)
+            x = torch.where(c >= 0, low, high)
+            rows = torch.where(weights > 0, (coefficient * x).sum(3) + constant, 0.0)
+            scale = rows.abs().amax(2, keepdim=True).clamp(min=1e-12)
+            grown = weights * torch.exp(WEIGHT_RATE * WEIGHT_DECAY**step * rows / scale)
+            weights = grown / grown.sum(2, keepdim=True).clamp(min=1e-300)
+        return best, chosen, influence
 
     def values(self, x: Tensor, y: Tensor) -> Tensor:
         """The rows' values (n, K, S) at points x (n, inputs left) with outputs y (n, n_out)."""
@@ -83,9 +127,9 @@ def solve(
         part = parts.pop()
         if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
             nodes = bound_nodes(part.graph, part.box, magnitudes=part.magnitudes, expired=expired)
-            bound, _ = clauses.bounds(part, nodes)
+            bound, _, _ = clauses.bounds(part, nodes)
             progress.domains += 1
-            if bool((bound.amax(2) > 0).all()):
+            if bool((bound > 0).all()):
                 continue
             part = refold(part, nodes)
             halves = _halves(part.box, least_width)
@@ -125,7 +169,7 @@ def _search(
 ) -> str:
     """Branch and bound on one folded part: "unsat", "sat", "expired" or "undecided"."""
     graph, root = folded.graph, folded.box
-    count, atoms = clauses.constant.shape
+    count = len(clauses.constant)
     store = Store()
     store.put(
         bound=torch.full((1,), -float("inf"), dtype=torch.float64),
@@ -141,23 +185,21 @@ def _search(
         picked = store.take(batch)
         box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]
         nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes)
-        bound, coefficients = clauses.bounds(folded, nodes)
-        best, row = bound.max(2)
+        best, coefficients, influence = clauses.bounds(folded, nodes)
         progress.domains += len(open_)
         open_ = open_ & ~(best > 0)
         left = torch.nonzero(open_.any(1)).flatten()
         if not len(left):
             continue
-        open_, best, row = open_[left], best[left], row[left]
+        open_, best = open_[left], best[left]
         low, high = box.lower[left], box.upper[left]
         worst = best.masked_fill(~open_, float("inf")).argmin(1)
-        chosen = worst * atoms + row.gather(1, worst.unsqueeze(1)).squeeze(1)
         index = torch.arange(len(left))
-        coefficient = coefficients[left, chosen]
+        coefficient = coefficients[left, worst]
         if _found(folded, clauses, low, high, coefficient, open_, suspect):
             return "sat"
         width = high - low
-        score = (coefficient.abs() + 1e-12) * width
+        score = (influence[left, worst] + 1e-12) * width
         halves = (low + high) / 2
         # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
         score = score.masked_fill((width <= least_width) | (halves <= low) | (halves >= high), -1.0)
