@@ -25,7 +25,8 @@ output coefficients A, computed coefficients Â of its inputs h differ from the 
 substituted inequality is off by at most γ_n ⟨|A|, |W||h| + |b|⟩ ≤ γ_n ⟨|A|, M⟩, where M = `magnitudes` bounds
 |W||h| + |b| on the region and is computed once. Each step then yields a valid inequality between real numbers for the
 coefficients as computed, and the errors add up (γ_n: Higham 2002, section 3.1; n is doubled to absorb second-order
-terms and the rounding of the sum of errors itself).
+terms and the rounding of the sum of errors itself). Products that underflow lose at most FLOOR each, in a coefficient
+that multiplies a value of at most the source's M.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.graph import BoundGraph, gamma, unit
+from secateur.pipeline.verify.graph import FLOOR, BoundGraph, gamma, unit
 from secateur.pipeline.verify.operations import Affine, Input, Relu
 
 
@@ -81,7 +82,7 @@ class Relaxation:
         width = high - low
         tiny = torch.finfo(lower.dtype).tiny
         slope = high / width.clamp(min=tiny)
-        intercept = -slope * low + 8 * unit(lower) * width
+        intercept = -slope * low + 8 * unit(lower) * width + FLOOR
         unstable = (lower < 0) & (upper > 0)
         active = lower >= 0
         if sign is not None:
@@ -169,6 +170,11 @@ def backward(
             if offset is not None:
                 constant += offset.view(batch, count)
             results = operation.transpose(flat)
+            if magnitudes is not None and operation.terms:
+                lost = FLOOR * operation.terms
+                error += sum(
+                    lost * magnitudes[source].flatten(1).sum(1, keepdim=True) for source in node.inputs
+                )
             for source, result in zip(node.inputs, results, strict=True):
                 result = result.unflatten(0, (batch, count))
                 pending[source] = pending[source] + result if source in pending else result

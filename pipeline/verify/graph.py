@@ -89,6 +89,11 @@ class BoundGraph:
         return value
 
 
+FLOOR, SMALL = 1e-300, 1e-280
+"""γ_n says nothing of underflow: a product below 1e-308 may lose all of itself. FLOOR exceeds that loss, and what is
+smaller than SMALL is widened by as much."""
+
+
 def affine_interval(
     operation: Affine, pairs: list[tuple[Tensor, Tensor]], magnitude: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -108,6 +113,11 @@ def affine_interval(
     centre, radius = operation.forward(*centres), operation.absolute(*radii)
     # |centre| and radius are each at most 2 M, and so are the sums that they are computed by.
     radius = radius + gamma(4 * operation.terms + 16, centre) * magnitude
+    if bool((magnitude < SMALL).any()):  # underflow, or nothing at all: which, the signs of the factors tell
+        reached = operation.magnitude(
+            *((c.abs() + r > 0).to(c.dtype) for c, r in zip(centres, radii, strict=True))
+        )
+        radius = torch.where((magnitude < SMALL) & (reached > 0), radius + SMALL, radius)
     # ∞ - ∞ is NaN, of which nothing is known: no comparison may take it for a stable neuron.
     return _known(centre - radius, -math.inf), _known(centre + radius, math.inf)
 

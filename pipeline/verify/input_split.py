@@ -140,9 +140,10 @@ def solve(
         if outcome == "sat":
             return "sat"
         if outcome == "expired":
+            progress.bound = -float("inf") if undecided or parts else progress.bound
             return "unknown"
         undecided = undecided or outcome == "undecided"
-    progress.bound = 0.0
+    progress.bound = -float("inf") if undecided else 0.0
     return "unknown" if undecided else "unsat"
 
 
@@ -180,7 +181,7 @@ def _search(
     undecided = False
     while len(store):
         if expired():
-            progress.bound = store.least()
+            progress.bound = -float("inf") if undecided else store.least()
             return "expired"
         picked = store.take(batch)
         box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]

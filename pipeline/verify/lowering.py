@@ -65,6 +65,13 @@ def lower(model: Model) -> BoundGraph:
     builder.nodes.append(Node(model.inputs[0].name, Input(), (), input_shape(model)))
     values[model.inputs[0].name] = 0
     for node in graph.node:
+        missing = [name for name in node.input if name and name not in values]
+        if missing:
+            raise UnsupportedError(
+                f"node '{node_name(node)}' ({node.op_type}) reads '{missing[0]}', an output that this engine does not "
+                "compute",
+                where=model.name,
+            )
         arguments = [values[name] if name else None for name in node.input]
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         call = Call(node, arguments, attributes, opset, builder)

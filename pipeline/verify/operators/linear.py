@@ -137,7 +137,7 @@ def batch_normalization(call: Call) -> list[Value]:
     arrays = [call.constant(position) for position in range(1, 5)]
     shape = (1, -1) + (1,) * (len(call.shape(0)) - 2)
     scale, bias, mean, variance = (tensor(a).reshape(shape) for a in arrays if a is not None)
-    weight = scale / torch.sqrt(variance + call.number("epsilon", 1e-5))
+    weight = scale / torch.sqrt(variance + call.number("epsilon", float(np.float32(1e-5))))
     centred = call.emit(Scale(None, -mean), call.variable(0))
     return [call.emit(Scale(weight, bias), centred)]
 
