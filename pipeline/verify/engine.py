@@ -42,7 +42,10 @@ ROOT_SCHEDULE = Schedule(10)
 OUTPUT_SCHEDULE = Schedule(30)
 SPLIT_SCHEDULE = Schedule(10)
 SPLIT_NUMBERS = 400_000
-"""Domains × neurons of one branch-and-bound batch."""
+"""Domains × neurons of one branch-and-bound batch, where neurons are split."""
+
+INPUT_BATCH = 256
+"""Domains of one batch, where inputs are split."""
 
 
 class Deadline:
@@ -212,8 +215,8 @@ class Engine:
         works = []
         for query in queries:
             problems = subproblems([query])
-            works.append(Work(query, problems, torch.full((len(problems),), -math.inf, dtype=torch.float64)))
-            works[-1].improve(torch.arange(0), torch.zeros(0, dtype=torch.float64))
+            bounds = torch.full((len(problems),), -math.inf, dtype=torch.float64)
+            works.append(Work(query, problems, bounds, verdict="" if len(problems) else "unsat"))
         started = time.perf_counter()
         shared = Deadline(timeout * len(works))
         for work in works:
@@ -338,16 +341,23 @@ class Engine:
             outcome = input_split.solve(
                 folded,
                 input_split.Clauses(rows, direct, constant),
-                batch=256, expired=deadline.passed, suspect=suspect, progress=progress,
-            )  # fmt: skip
+                batch=INPUT_BATCH,
+                expired=deadline.passed,
+                suspect=suspect,
+                progress=progress,
+            )
         else:
             problem = Problem(folded, rows, direct, constant)
             batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
             outcome = relu_split.solve(
-                problem, first=OUTPUT_SCHEDULE,
-                schedule=SPLIT_SCHEDULE, batch=batch,
-                expired=deadline.passed, suspect=suspect, progress=progress,
-            )  # fmt: skip
+                problem,
+                first=OUTPUT_SCHEDULE,
+                schedule=SPLIT_SCHEDULE,
+                batch=batch,
+                expired=deadline.passed,
+                suspect=suspect,
+                progress=progress,
+            )
         work.domains += progress.domains
         if outcome == "unsat":
             work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))

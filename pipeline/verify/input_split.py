@@ -173,10 +173,10 @@ def _search(
     count = len(clauses.constant)
     store = Store()
     store.put(
-        bound=torch.full((1,), -float("inf"), dtype=torch.float64),
+        bound=root.lower.new_full((1,), -float("inf")),
         lower=root.lower,
         upper=root.upper,
-        open=torch.ones(1, count, dtype=torch.bool),
+        open=torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
     )
     undecided = False
     while len(store):
@@ -195,7 +195,7 @@ def _search(
         open_, best = open_[left], best[left]
         low, high = box.lower[left], box.upper[left]
         worst = best.masked_fill(~open_, float("inf")).argmin(1)
-        index = torch.arange(len(left))
+        index = torch.arange(len(left), device=left.device)
         coefficient = coefficients[left, worst]
         if _found(folded, clauses, low, high, coefficient, open_, suspect):
             return "sat"

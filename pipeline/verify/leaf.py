@@ -23,12 +23,12 @@ from secateur.pipeline.verify.specification import NEVER
 
 def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tensor, int], bool]) -> str:
     """Decide one fully split domain: "unsat" (rigorously), "sat" (`suspect` accepted the point) or "unknown"."""
-    double = torch.float64
+    double, device = torch.float64, problem.rows.device
     folded, layout = problem.folded, problem.layout
     signs = signs.unsqueeze(0)
     relaxations = problem.relaxations(signs, double)
-    nothing = layout.split(torch.zeros(1, 1, layout.total, dtype=double))
-    which = torch.tensor([clause])
+    nothing = layout.split(torch.zeros(1, 1, layout.total, dtype=double, device=device))
+    which = torch.tensor([clause], device=device)
     rows = problem.specification(which, double)
     real = torch.nonzero(problem.constant[clause] > NEVER / 2).flatten()
     if not len(real):
@@ -44,8 +44,8 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
         chosen = torch.nonzero(signs[0, offset : offset + size]).flatten()
         if len(chosen):
             sign = signs[0, offset + chosen].to(double)
-            unit_rows = torch.zeros(1, len(chosen), size, dtype=double)
-            unit_rows[0, torch.arange(len(chosen)), chosen] = -sign
+            unit_rows = torch.zeros(1, len(chosen), size, dtype=double, device=device)
+            unit_rows[0, torch.arange(len(chosen), device=device), chosen] = -sign
             source = folded.graph.preactivation(position)
             linear = backward(folded.graph, relaxations, source, unit_rows, nothing)
             matrix.append(linear.coefficient[0])
@@ -53,19 +53,19 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
             split.append(offset + chosen)
         offset += size
     solution = _elastic(
-        torch.cat(matrix).numpy(),
-        torch.cat(shift).numpy(),
-        *(b[0].numpy() for b in (folded.box.lower, folded.box.upper)),
+        torch.cat(matrix).cpu().numpy(),
+        torch.cat(shift).cpu().numpy(),
+        *(side[0].cpu().numpy() for side in (folded.box.lower, folded.box.upper)),
     )
     if solution is None:
         return "unknown"
     least, x, dual = solution
     if least <= 0:
         return "sat" if suspect(torch.from_numpy(x), clause) else "unknown"
-    duals = torch.from_numpy(dual).clamp(min=0)
-    weights = torch.zeros(1, problem.constant.shape[1], dtype=double)
+    duals = torch.from_numpy(dual).to(device).clamp(min=0)
+    weights = torch.zeros(1, problem.constant.shape[1], dtype=double, device=device)
     weights[0, real] = duals[: len(real)]
-    multipliers = torch.zeros(1, layout.total, dtype=double)
+    multipliers = torch.zeros(1, layout.total, dtype=double, device=device)
     if split:
         multipliers[0, torch.cat(split)] = duals[len(real) :]
     return "unsat" if bool(problem.certified(which, weights, signs, multipliers) > 0) else "unknown"

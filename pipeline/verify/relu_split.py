@@ -42,8 +42,9 @@ def solve(
     """
     count = len(problem.constant)
     store = Store()
-    clause = torch.arange(count)
-    signs = torch.zeros(count, problem.layout.total, dtype=torch.int8)
+    device = problem.rows.device
+    clause = torch.arange(count, device=device)
+    signs = torch.zeros(count, problem.layout.total, dtype=torch.int8, device=device)
     if not problem.layout.sizes:  # affine on this box: every clause is a leaf
         verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
         return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
@@ -59,8 +60,8 @@ def solve(
         signs = picked["signs"].repeat_interleave(2, 0)
         warm = picked["multipliers"].repeat_interleave(2, 0)
         neuron = picked["neuron"].repeat_interleave(2)
-        side = torch.tensor([1, -1], dtype=torch.int8).repeat(len(neuron) // 2)
-        index = torch.arange(len(neuron))
+        side = torch.tensor([1, -1], dtype=torch.int8, device=device).repeat(len(neuron) // 2)
+        index = torch.arange(len(neuron), device=device)
         signs[index, neuron] = side
         warm[index, neuron] = 0.0
         weights = picked["weights"].repeat_interleave(2, 0)
