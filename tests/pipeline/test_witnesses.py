@@ -25,13 +25,23 @@ def test_a_right_witness() -> None:
     assert np.array_equal(witnesses.check(NET, found, X.astype(np.float64), "w"), Y)
 
 
+def test_inputs_are_the_decimals_written() -> None:
+    """No float is 0.1, but the witness that says 0.1 meets X_0 = 0.1; the network is fed the nearest float32."""
+    y = witnesses.check(NET, query("(= X_0 0.1)"), np.array([0.1, -0.5]), "w")
+    assert np.array_equal(y, onnxrt.run(NET, np.array([[0.1, -0.5]], np.float32))[0])
+
+
 @pytest.mark.parametrize(
     ("x", "condition", "message"),
     [
         (X, f"(<= Y_{BEST} Y_{WORST})", rf"w: the witness does not hold: \(<= Y_{BEST} Y_{WORST}\) at Y_"),
         ([2, -0.5], "(and)", r"\(<= X_0 1.0\) at X_0 = 2 \(off by 1\)$"),
         ([-1.5, 0.5], "(and)", r"\(>= X_0 -1.0\) at X_0 = -1.5 \(off by 0.5\), and 1 more$"),
-        ([0.1, -0.5], "(<= X_0 0.1)", r"\(<= X_0 0.1\) at X_0 = 0.100000001 \(off by 1.49e-09\)"),
+        (
+            [float(np.float32(0.1)), -0.5],
+            "(<= X_0 0.1)",
+            r"\(<= X_0 0.1\) at X_0 = 0.100000001 \(off by 1.49e-09\)",
+        ),
         (
             X,
             "(or (and (>= X_0 9)) (and (>= X_0 0.5) (<= X_1 0)))",
