@@ -2,6 +2,15 @@
 
 `verify`, `verify_many`, `attack`, `bounds` and `stability` are its functions; `check_witness` replays a witness.
 They are imported on first use, since they need torch and a replay does not.
+
+The modules, in the order in which a query meets them:
+
+* `lowering` (with `call` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
+* `specification`: query → sub-problems; `pgd`: attack; `replay`: what makes a point a witness;
+* `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
+* `fold`: the network as small dense maps for one box;
+* `problem`, `branching`, `store`, `relu_split`, `input_split`, `leaf`: branch and bound;
+* `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `api` and `results`: what callers see.
 """
 
 from __future__ import annotations
