@@ -32,9 +32,10 @@ class Layout:
         parts = torch.split(flat, list(self.sizes.values()), -1)
         return dict(zip(self.sizes, parts, strict=True))
 
-    def join(self, parts: dict[int, Tensor]) -> Tensor:
-        """Per ReLU (…, n) → (…, U)."""
-        return torch.cat([parts[position] for position in self.sizes], -1)
+    def join(self, parts: dict[int, Tensor], nothing: Tensor | None = None) -> Tensor:
+        """Per ReLU (…, n) → (…, U); `nothing` (…, 0) is the result where there is no neuron at all."""
+        rest = [] if nothing is None else [nothing]
+        return torch.cat([*(parts[position] for position in self.sizes), *rest], -1)
 
 
 def neuron_to_split(layout: Layout, relaxations: Relaxations, tape: Tape) -> Tensor:

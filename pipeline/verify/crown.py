@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -69,6 +70,11 @@ class Relaxation:
     intercept: Tensor
     initial: Tensor
     sign: Tensor | None
+
+    @cached_property
+    def adaptive(self) -> Tensor:
+        """The lower line's slope where α is CROWN's own."""
+        return self.active + self.unstable * self.initial
 
     @staticmethod
     def of(lower: Tensor, upper: Tensor, sign: Tensor | None = None) -> Relaxation:
@@ -125,12 +131,16 @@ class Linear:
         """The minimum over the boxes, (B, S)."""
         positive = self.coefficient.clamp(min=0)
         negative = self.coefficient - positive
-        low, high = box.lower.unsqueeze(1), box.upper.unsqueeze(1)
-        return self.constant + (positive * low + negative * high).flatten(2).sum(2)
+        return self.constant + products(positive, box.lower) + products(negative, box.upper)
 
     def minimiser(self, box: Box) -> Tensor:
         """A corner of each box that attains the minimum, (B, S, *input shape)."""
         return torch.where(self.coefficient >= 0, box.lower.unsqueeze(1), box.upper.unsqueeze(1))
+
+
+def products(a: Tensor, values: Tensor) -> Tensor:
+    """The sums ⟨a, values⟩ over a node's shape, (B, S), of coefficients (B, S, *shape) and values (B or 1, *shape)."""
+    return (a.flatten(2) @ values.flatten(1).unsqueeze(2)).squeeze(2)
 
 
 def backward(
@@ -163,7 +173,7 @@ def backward(
         operation = node.operation
         if magnitudes is not None and not (isinstance(operation, Affine) and operation.terms == 0):
             terms = node.size + 8 + (operation.terms if isinstance(operation, Affine) else 0)
-            error += gamma(terms, a) * (a.abs() * magnitudes[position].unsqueeze(1)).flatten(2).sum(2)
+            error += gamma(terms, a) * products(a.abs(), magnitudes[position])
         if isinstance(operation, Affine):
             flat = a.flatten(0, 1)
             offset = operation.offset(flat)
@@ -189,7 +199,7 @@ def backward(
         coefficient = rows.new_zeros(batch, count, *graph.input.shape)
     if magnitudes is not None:
         terms = graph.input.size + 8
-        error += gamma(terms, rows) * (coefficient.abs() * magnitudes[0].unsqueeze(1)).flatten(2).sum(2)
+        error += gamma(terms, rows) * products(coefficient.abs(), magnitudes[0])
         constant = constant - error * (1 + 1e-6) - gamma(8, rows) * constant.abs()
     return Linear(coefficient, constant)
 
@@ -197,18 +207,19 @@ def backward(
 def _substitute(
     relaxation: Relaxation, a: Tensor, position: int, multipliers: Multipliers | None, tape: Tape | None
 ) -> tuple[Tensor, Tensor]:
-    positive = a.clamp(min=0)
-    negative = a - positive
+    negative = a.clamp(max=0)
+    positive = a - negative
+    shift = products(negative, relaxation.intercept.squeeze(1))
+    if multipliers is None and relaxation.sign is None and tape is None:
+        return torch.addcmul(positive * relaxation.adaptive, negative, relaxation.slope), shift
     gain = positive * relaxation.unstable
     if relaxation.sign is not None:
         gain = gain - relaxation.sign
-    multiplier = relaxation.initial if multipliers is None else multipliers[position]
     result = torch.addcmul(positive * relaxation.active, negative, relaxation.slope)
-    if relaxation.sign is None or multipliers is not None:
-        result = torch.addcmul(result, gain, multiplier)
+    if multipliers is not None:
+        result = torch.addcmul(result, gain, multipliers[position])
     else:
-        result = torch.addcmul(result, positive * relaxation.unstable, multiplier)
-    shift = (negative * relaxation.intercept).flatten(2).sum(2)
+        result = torch.addcmul(result, positive * relaxation.unstable, relaxation.initial)
     if tape is not None:
         tape.gain[position] = gain
         tape.positive[position] = a >= 0

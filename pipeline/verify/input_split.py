@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from secateur.pipeline.verify.branching import Layout
 from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.fold import Folded, refold
 from secateur.pipeline.verify.graph import gamma
@@ -171,12 +172,17 @@ def _search(
     """Branch and bound on one folded part: "unsat", "sat", "expired" or "undecided"."""
     graph, root = folded.graph, folded.box
     count = len(clauses.constant)
+    # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
+    layout = Layout({graph.preactivation(p): len(kept) for p, (_, kept) in folded.neurons.items()})
+    known = {graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
     store = Store()
     store.put(
         bound=root.lower.new_full((1,), -float("inf")),
         lower=root.lower,
         upper=root.upper,
         open=torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
+        least=layout.join({layer: bounds[0] for layer, bounds in known.items()}, root.lower[:, :0]),
+        most=layout.join({layer: bounds[1] for layer, bounds in known.items()}, root.lower[:, :0]),
     )
     undecided = False
     while len(store):
@@ -185,7 +191,9 @@ def _search(
             return "expired"
         picked = store.take(batch)
         box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]
-        nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes)
+        least, most = layout.split(picked["least"]), layout.split(picked["most"])
+        known = {layer: (least[layer], most[layer]) for layer in layout.sizes}
+        nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes, known=known)
         best, coefficients, influence = clauses.bounds(folded, nodes)
         progress.domains += len(open_)
         open_ = open_ & ~(best > 0)
@@ -213,8 +221,18 @@ def _search(
         left_high[index, axis] = middle
         right_low[index, axis] = middle
         key = best[index, worst].clamp(max=0)
+        nothing = low[:, :0]
+        least_found = layout.join({layer: nodes.values[layer][0][left] for layer in layout.sizes}, nothing)
+        most_found = layout.join({layer: nodes.values[layer][1][left] for layer in layout.sizes}, nothing)
         for one, other in ((low, left_high), (right_low, high)):
-            store.put(bound=key[keep], lower=one[keep], upper=other[keep], open=open_[keep])
+            store.put(
+                bound=key[keep],
+                lower=one[keep],
+                upper=other[keep],
+                open=open_[keep],
+                least=least_found[keep],
+                most=most_found[keep],
+            )
     return "undecided" if undecided else "unsat"
 
 

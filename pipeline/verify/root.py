@@ -51,6 +51,7 @@ def bound_nodes(
     search: BoundGraph | None = None,
     schedule: Schedule | None = None,
     magnitudes: dict[int, Tensor] | None = None,
+    known: dict[int, tuple[Tensor, Tensor]] | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> NodeBounds:
     """Bounds of every node of `graph` (float64) over `box`.
@@ -58,6 +59,7 @@ def bound_nodes(
     `method` is "ibp" (intervals alone), "crown" or "alpha-crown". The last optimises slopes on `search` (the same
     graph in float32, or `graph` itself) and then evaluates them in float64. `magnitudes` (of a larger box, so that
     they hold here too) saves computing them, and is needed for a folded graph, whose weights carry errors of their own.
+    `known` are bounds of nodes that hold already: they are intersected with, and what they decide is not bounded anew.
     Once `expired()`, what is left is bounded by intervals alone.
     """
     values: dict[int, tuple[Tensor, Tensor]] = {0: (box.lower, box.upper)}
@@ -77,6 +79,9 @@ def bound_nodes(
             continue
         assert isinstance(node.operation, Relu)
         (source,) = node.inputs
+        if known is not None and source in known:
+            (low, high), (least, most) = values[source], known[source]
+            values[source] = (torch.fmax(low, least), torch.fmin(high, most))
         if method != "ibp" and relaxations and not expired():
             ascent = (
                 Ascent(search, fast, schedule) if method == "alpha-crown" and search and schedule else None
