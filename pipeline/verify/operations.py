@@ -67,18 +67,36 @@ class Affine(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Dense(Affine):
-    """y[..., o] = Σ_i weight[o, i]·x[..., i] + bias[o], on the last axis."""
+class Weighted(Affine):
+    """Base of the maps with a weight tensor: what differs is how the weight is applied."""
 
     weight: Tensor
     bias: Tensor | None
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The map of x with this weight and bias."""
+        raise NotImplementedError
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self.apply(x[0], self.weight, self.bias)
+
+    def absolute(self, *r: Tensor) -> Tensor:
+        return self.apply(r[0], self.weight.abs(), None)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return self.apply(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Weighted):
+    """y[..., o] = Σ_i weight[o, i]·x[..., i] + bias[o], on the last axis."""
 
     @property
     def terms(self) -> int:
         return max(self.weight.shape) + 2
 
-    def forward(self, *x: Tensor) -> Tensor:
-        return functional.linear(x[0], self.weight, self.bias)
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return functional.linear(x, weight, bias)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a @ self.weight,)
@@ -86,85 +104,76 @@ class Dense(Affine):
     def offset(self, a: Tensor) -> Tensor | None:
         return None if self.bias is None else (a @ self.bias).reshape(len(a), -1).sum(1)
 
-    def absolute(self, *r: Tensor) -> Tensor:
-        return functional.linear(r[0], self.weight.abs())
-
-    def magnitude(self, *r: Tensor) -> Tensor:
-        return functional.linear(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
-
 
 @dataclass(frozen=True, eq=False)
-class Sparse(Affine):
+class Sparse(Weighted):
     """As `Dense`, of vectors, with few weights that are not zero: `weight` and `transposed` in CSR layout."""
 
-    weight: Tensor
     transposed: Tensor
-    bias: Tensor | None
 
     @staticmethod
     def of(matrix: Tensor, bias: Tensor | None) -> Sparse:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch calls its CSR layout a beta feature
-            return Sparse(matrix.to_sparse_csr(), matrix.T.contiguous().to_sparse_csr(), bias)
+            return Sparse(matrix.to_sparse_csr(), bias, matrix.T.contiguous().to_sparse_csr())
 
     @property
     def terms(self) -> int:
         return max(self.weight.shape) + 2
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = (weight @ x.T).T
         return y if bias is None else y + bias
 
-    def forward(self, *x: Tensor) -> Tensor:
-        return self._apply(x[0], self.weight, self.bias)
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        return (self._apply(a, self.transposed, None),)
+        return (self.apply(a, self.transposed, None),)
 
     def offset(self, a: Tensor) -> Tensor | None:
         return None if self.bias is None else a @ self.bias
 
-    def absolute(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None)
-
-    def magnitude(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
-
 
 @dataclass(frozen=True, eq=False)
-class Convolution(Affine):
-    """A one- or two-dimensional convolution over (N, 1, C, …): ONNX Conv, NCHW with the ONNX batch 1."""
+class Windowed(Weighted):
+    """Base of convolutions over (N, 1, C, …): ONNX's NCHW with its batch of 1; one or two spatial axes."""
 
-    weight: Tensor
-    bias: Tensor | None
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
+
+    def offset(self, a: Tensor) -> Tensor | None:
+        return None if self.bias is None else a.flatten(3).sum(3).squeeze(1) @ self.bias
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolve = functional.conv1d if weight.dim() == 3 else functional.conv2d
+        y: Tensor = convolve(
+            x.flatten(0, 1), weight, bias, self.stride, self.padding, self.dilation, self.groups
+        )
+        return y.unsqueeze(1)
+
+    def _spread(self, x: Tensor, weight: Tensor, bias: Tensor | None, extra: tuple[int, ...]) -> Tensor:
+        """The transposed convolution; `extra` is the size to add at the end of each spatial axis."""
+        spread = functional.conv_transpose1d if weight.dim() == 3 else functional.conv_transpose2d
+        y: Tensor = spread(
+            x.flatten(0, 1), weight, bias, self.stride, self.padding, extra, self.groups, self.dilation
+        )
+        return y.unsqueeze(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Windowed):
+    """ONNX Conv; `input_size` are the input's spatial sizes."""
+
     input_size: tuple[int, ...]
 
     @property
     def terms(self) -> int:
         return max(self.weight[0].numel(), self.weight.shape[0] * prod(self.weight.shape[2:])) + 2
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        apply = functional.conv1d if weight.dim() == 3 else functional.conv2d
-        y: Tensor = apply(
-            x.flatten(0, 1), weight, bias, self.stride, self.padding, self.dilation, self.groups
-        )
-        return y.unsqueeze(1)
-
-    def forward(self, *x: Tensor) -> Tensor:
-        return self._apply(x[0], self.weight, self.bias)
-
-    def absolute(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None)
-
-    def magnitude(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._convolved(x, weight, bias)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        apply = functional.conv_transpose1d if self.weight.dim() == 3 else functional.conv_transpose2d
         extra = tuple(
             size - ((out - 1) * s - 2 * p + d * (k - 1) + 1)
             for size, out, s, p, d, k in zip(
@@ -177,56 +186,24 @@ class Convolution(Affine):
                 strict=True,
             )
         )
-        x: Tensor = apply(
-            a.flatten(0, 1), self.weight, None, self.stride, self.padding, extra, self.groups, self.dilation
-        )
-        return (x.unsqueeze(1),)
-
-    def offset(self, a: Tensor) -> Tensor | None:
-        return None if self.bias is None else a.flatten(3).sum(3).squeeze(1) @ self.bias
+        return (self._spread(a, self.weight, None, extra),)
 
 
 @dataclass(frozen=True, eq=False)
-class Deconvolution(Affine):
-    """ONNX ConvTranspose: the transpose of a convolution, with a bias of its own."""
+class Deconvolution(Windowed):
+    """ONNX ConvTranspose: the transpose of a convolution, with a bias of its own; `extra` is its output padding."""
 
-    weight: Tensor
-    bias: Tensor | None
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
     extra: tuple[int, ...]
 
     @property
     def terms(self) -> int:
         return self.weight.shape[0] * prod(self.weight.shape[2:]) + self.weight[0].numel() + 2
 
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        apply = functional.conv_transpose1d if weight.dim() == 3 else functional.conv_transpose2d
-        y: Tensor = apply(
-            x.flatten(0, 1), weight, bias, self.stride, self.padding, self.extra, self.groups, self.dilation
-        )
-        return y.unsqueeze(1)
-
-    def forward(self, *x: Tensor) -> Tensor:
-        return self._apply(x[0], self.weight, self.bias)
-
-    def absolute(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None)
-
-    def magnitude(self, *r: Tensor) -> Tensor:
-        return self._apply(r[0], self.weight.abs(), None if self.bias is None else self.bias.abs())
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self._spread(x, weight, bias, self.extra)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        apply = functional.conv1d if self.weight.dim() == 3 else functional.conv2d
-        x: Tensor = apply(
-            a.flatten(0, 1), self.weight, None, self.stride, self.padding, self.dilation, self.groups
-        )
-        return (x.unsqueeze(1),)
-
-    def offset(self, a: Tensor) -> Tensor | None:
-        return None if self.bias is None else a.flatten(3).sum(3).squeeze(1) @ self.bias
+        return (self._convolved(a, self.weight, None),)
 
 
 @dataclass(frozen=True, eq=False)
