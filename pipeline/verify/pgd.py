@@ -60,13 +60,11 @@ def attack(
     *,
     seed: int,
     effort: Effort | None = None,
-    starts: Tensor | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> dict[int, Witness]:
     """Witnesses by query number, for those queries whose attack succeeded.
 
-    `graph` is the network in float32; `starts` (P, n_in) are points to begin with, besides random ones. Ends early
-    when `expired()` says so, or when every query has its witness.
+    `graph` is the network in float32. Ends early when `expired()` says so, or when every query has its witness.
     """
     effort = effort or Effort()
     generator = torch.Generator().manual_seed(seed)
@@ -78,8 +76,7 @@ def attack(
         if not open_.any():
             continue
         part = part[open_]
-        given = None if starts is None else starts[first : first + chunk][open_]
-        _attack_chunk(graph, part, queries, replay, generator, effort, given, found, expired)
+        _attack_chunk(graph, part, queries, replay, generator, effort, found, expired)
         if expired():
             break
     return found
@@ -92,7 +89,6 @@ def _attack_chunk(
     replay: Replay,
     generator: torch.Generator,
     effort: Effort,
-    starts: Tensor | None,
     found: dict[int, Witness],
     expired: Callable[[], bool],
 ) -> None:
@@ -103,8 +99,6 @@ def _attack_chunk(
     random = torch.rand(count, restarts, low.shape[2], generator=generator)
     x = low + random * width
     x[:, 0] = (low[:, 0] + high[:, 0]) / 2
-    if starts is not None:
-        x[:, -1] = starts.float()
     x = torch.maximum(torch.minimum(x, high), low)
     best, best_value = x.clone(), torch.full((count, restarts), float("inf"))
     device = graph_device(graph)

@@ -18,7 +18,7 @@ RULES: dict[str, Rule] = {
     "Conv": linear.conv,
     "ConvTranspose": linear.conv_transpose,
     "Div": arithmetic.div,
-    "Dropout": shapes.identity,
+    "Dropout": shapes.dropout,
     "Expand": shapes.expand,
     "Flatten": shapes.flatten,
     "Gather": shapes.gather,

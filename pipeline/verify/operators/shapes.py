@@ -13,7 +13,14 @@ from secateur.pipeline.verify.operations import Concat, Permute, Reshape, Select
 
 
 def identity(call: Call) -> list[Value]:
-    """Identity, and Dropout in inference."""
+    return [call.variable()]
+
+
+def dropout(call: Call) -> list[Value]:
+    """Dropout in inference: the identity. Switched to training (its third input) it is no function at all."""
+    training = call.constant(2) if len(call.arguments) > 2 else None
+    if training is not None and np.any(training):
+        raise call.refuse("training mode is not supported")
     return [call.variable()]
 
 

@@ -89,6 +89,7 @@ def test_maps_of_every_operation(name: str) -> None:
         ("MatMul", lambda n: n("MatMul", "x", n.weight(2, INPUTS, 3))),
         ("Concat", lambda n: n("Concat", "x", n.weight(1, 2), axis=1)),
         ("Sigmoid", lambda n: n("Sigmoid", "x")),
+        ("Dropout", lambda n: n("Dropout", "x", n.constant(0.5), n.constant(True, np.bool_))),
     ],
 )
 def test_what_cannot_be_bounded_is_refused(operator: str, build: object) -> None:
