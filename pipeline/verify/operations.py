@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from secateur.pipeline.verify.functions import Function
 
 @dataclass(frozen=True, eq=False)
 class Operation:
@@ -336,7 +337,25 @@ class Concat(Affine):
 
 @dataclass(frozen=True, eq=False)
 class Relu(Operation):
-    """max(x, 0), the nonlinear operation of this version's relaxations."""
+    """max(x, 0). Other piecewise linear functions are sums of these (see `operators.piecewise`)."""
 
     def forward(self, *x: Tensor) -> Tensor:
         return x[0].clamp(min=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise(Operation):
+    """y = f(x), coordinate by coordinate."""
+
+    function: Function
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return self.function(x[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Product(Operation):
+    """y = x₀ ∘ x₁, two variables of one shape, coordinate by coordinate."""
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return x[0] * x[1]
