@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.crown import Relaxations, Tape
+from secateur.pipeline.verify.crown import Tape
+from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ def neuron_to_split(layout: Layout, relaxations: Relaxations, tape: Tape) -> Ten
     scores = {}
     for position in layout.sizes:
         relaxation = relaxations[position]
+        assert isinstance(relaxation, ReluRelaxation)
         unstable = relaxation.unstable.squeeze(1)
         a = tape.coefficient.get(position)
         if a is None:  # the row does not depend on this layer: nothing to gain, but splittable

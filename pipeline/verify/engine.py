@@ -17,7 +17,7 @@ from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline.verify import input_split, relu_split
-from secateur.pipeline.verify.crown import Box, Multipliers, backward
+from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.fold import Folded, fold_and_bound, free_inputs
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
@@ -25,6 +25,7 @@ from secateur.pipeline.verify.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.optimise import Schedule, optimise
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Problem, Progress
+from secateur.pipeline.verify.relaxation import Multipliers
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.crown import Box, Relaxation
+from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.graph import BoundGraph, Node, affine_interval, unit
 from secateur.pipeline.verify.operations import Affine, Dense, Input, Relu, Sparse, Sum
 from secateur.pipeline.verify.optimise import Schedule
+from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
 from secateur.pipeline.verify.root import CHUNK_NUMBERS, Ascent, NodeBounds, tighten
 
 SPARSE_FROM, SPARSE_SHARE = 100_000, 0.05
@@ -224,13 +225,15 @@ def _tightened(
     partial: _Partial, interval: Bounded, *, box: Box, schedule: Schedule | None, expired: Callable[[], bool]
 ) -> Bounded:
     """CROWN's (and α-CROWN's) bounds of the last node of a partly folded network, within `interval`."""
-    relaxations = {p: Relaxation.of(*bound) for p, bound in partial.bounds.items()}
+    relaxations: Relaxations = {p: ReluRelaxation.of(*bound) for p, bound in partial.bounds.items()}
     source = partial.graph.output
     if not expired():
         interval = tighten(partial.graph, interval, relaxations, partial.magnitudes, partial.box, source)
     if schedule is not None and not expired():
         fast = partial.graph.to(torch.float32, box.lower.device)
-        rough = {p: Relaxation.of(*(side.float() for side in bound)) for p, bound in partial.bounds.items()}
+        rough: Relaxations = {
+            p: ReluRelaxation.of(*(side.float() for side in bound)) for p, bound in partial.bounds.items()
+        }
         interval = tighten(
             partial.graph,
             interval,

@@ -11,7 +11,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.operations import Affine, Operation, Relu
+from secateur.pipeline.verify.operations import Affine, Operation, Permute, Relu, Reshape, Select
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,33 @@ class BoundGraph:
     def relus(self) -> tuple[int, ...]:
         """Positions of the ReLU nodes, in order."""
         return tuple(i for i, node in enumerate(self.nodes) if isinstance(node.operation, Relu))
+
+    @cached_property
+    def nonlinear(self) -> tuple[int, ...]:
+        """Positions of the nonlinear nodes, in order."""
+        return tuple(i for i, node in enumerate(self.nodes) if i and not isinstance(node.operation, Affine))
+
+    @property
+    def piecewise_linear(self) -> bool:
+        """Whether ReLUs are its only nonlinear nodes."""
+        return len(self.relus) == len(self.nonlinear)
+
+    @cached_property
+    def bounded(self) -> dict[int, bool]:
+        """The affine nodes whose bounds the relaxations rest on, and whether all their numbers matter (True) or only
+        those that straddle zero, because nothing but ReLUs reads them.
+
+        Where a node only moves numbers, it is the node that they come from.
+        """
+        result: dict[int, bool] = {}
+        for position in self.nonlinear:
+            everything = not isinstance(self.nodes[position].operation, Relu)
+            for source in self.nodes[position].inputs:
+                while isinstance(self.nodes[source].operation, Reshape | Permute | Select):
+                    (source,) = self.nodes[source].inputs
+                if isinstance(self.nodes[source].operation, Affine):
+                    result[source] = result.get(source, False) or everything
+        return result
 
     @cached_property
     def last_use(self) -> tuple[int, ...]:
@@ -102,7 +129,7 @@ def affine_interval(
     Interval arithmetic in centre and radius (Gowal et al. 2018, "On the effectiveness of interval bound
     propagation"). `magnitude` bounds |L||x| + |b| on the boxes; the rounding error is γ_n times that.
     """
-    if operation.terms == 0:  # moves numbers only: exact
+    if operation.terms == 0 or isinstance(operation, Select):  # moves numbers only: exact
         return operation.forward(*(low for low, _ in pairs)), operation.forward(*(high for _, high in pairs))
     centres = [(low + high) / 2 for low, high in pairs]
     # The radius is taken from the rounded centre, upwards, so that the pair encloses [low, high].

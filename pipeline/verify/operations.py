@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from secateur.pipeline.verify.functions import Function
 
+
 @dataclass(frozen=True, eq=False)
 class Operation:
     """What all operations share: conversion to another type of number and device."""

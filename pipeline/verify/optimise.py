@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.crown import Box, Multipliers, Relaxations, Tape, backward, relaxed_values
+from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
 from secateur.pipeline.verify.graph import BoundGraph
+from secateur.pipeline.verify.relaxation import Multipliers, Relaxations
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,8 @@ class Optimised:
 
 
 def initial_multipliers(relaxations: Relaxations, count: int) -> Multipliers:
-    """CROWN's slopes for all unstable neurons and β = 0, as (B, count, *shape) that may be written to."""
-    return {
-        position: relaxation.initial.expand(-1, count, *relaxation.initial.shape[2:]).contiguous()
-        for position, relaxation in relaxations.items()
-    }
+    """CROWN's slopes for all nonlinear nodes and β = 0, as (B, count, …) that may be written to."""
+    return {position: relaxation.initial_multiplier(count) for position, relaxation in relaxations.items()}
 
 
 def optimise(
@@ -86,11 +84,7 @@ def optimise(
     best_bound: Tensor | None = None
     first: dict[int, Tensor] = {}
     second: dict[int, Tensor] = {}
-    rates = {
-        p: schedule.alpha_rate * r.unstable + (0 if r.sign is None else schedule.beta_rate * r.sign.abs())
-        for p, r in relaxations.items()
-        if p <= start
-    }
+    rates = {p: relaxation.rate(schedule) for p, relaxation in relaxations.items() if p <= start}
     best_weights = weights
     for iteration in range(schedule.iterations + 1):
         tape = Tape()
@@ -117,7 +111,7 @@ def optimise(
             break
         step = schedule.decay**iteration
         for p, z in relaxed_values(graph, relaxations, current, tape, x, start):
-            gradient = tape.gain[p] * z
+            gradient = relaxations[p].gradient(tape.traces[p], current[p], *z)
             if iteration == 0:
                 first[p], second[p] = gradient * 0.1, gradient * gradient * 0.001
             else:
@@ -125,12 +119,7 @@ def optimise(
                 second[p].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
             scale = second[p].div(1 - 0.999 ** (iteration + 1)).sqrt_().add_(1e-12)
             move = (first[p] / scale).mul_(rates[p]).mul_(step / (1 - 0.9 ** (iteration + 1)))
-            moved = (current[p] + move).clamp_(min=0)
-            sign = relaxations[p].sign
-            # α must not exceed 1; β has no upper limit.
-            current[p] = (
-                moved.clamp_(max=1) if sign is None else torch.where(sign == 0, moved.clamp(max=1), moved)
-            )
+            current[p] = relaxations[p].project(current[p] + move)
         if weights is not None and tape.value is not None:
             weights = _ascended(weights, separate.values(x, tape.value), schedule.weight_rate * step)
             combined = separate.combined(weights)

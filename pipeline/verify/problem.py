@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.branching import Layout
-from secateur.pipeline.verify.crown import Box, Relaxation, Relaxations, backward
+from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.optimise import Specification
+from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
 from secateur.pipeline.verify.specification import NEVER
 
 
@@ -38,7 +39,7 @@ class Problem:
         """Relaxations of B domains with signs (B, U)."""
         parts = self.layout.split(signs)
         return {
-            p: Relaxation.of(low.to(dtype), high.to(dtype), parts[p].to(dtype))
+            p: ReluRelaxation.of(low.to(dtype), high.to(dtype), parts[p].to(dtype))
             for p, (low, high) in self.folded.bounds.items()
         }
 

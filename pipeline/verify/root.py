@@ -1,4 +1,4 @@
-"""Bounds of every node on input boxes: intervals, tightened at each ReLU by CROWN or α-CROWN.
+"""Bounds of every node on input boxes: intervals, tightened before each nonlinear node by CROWN or α-CROWN.
 
 Everything here ends in float64 with rounding errors accounted for, so that later stages may build on it.
 """
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.crown import Box, Relaxation, Relaxations, backward
+from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.graph import BoundGraph, affine_interval
 from secateur.pipeline.verify.operations import Affine, Relu
 from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.relaxation import Relaxations
+from secateur.pipeline.verify.smooth import interval, relax
 
 CHUNK_NUMBERS = 16_000_000
 """How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
@@ -29,8 +31,9 @@ class NodeBounds:
 
     def relaxations(self, graph: BoundGraph, dtype: torch.dtype = torch.float64) -> Relaxations:
         return {
-            p: Relaxation.of(*(bound.to(dtype) for bound in self.values[graph.preactivation(p)]))
-            for p in graph.relus
+            p: relax(node.operation, [_as(self.values[source], dtype) for source in node.inputs])
+            for p in graph.nonlinear
+            for node in (graph.nodes[p],)
         }
 
     def preactivations(self, graph: BoundGraph) -> dict[int, tuple[Tensor, Tensor]]:
@@ -68,47 +71,62 @@ def bound_nodes(
     magnitude = {0: torch.maximum(box.lower.abs(), box.upper.abs())} if magnitudes is None else magnitudes
     for position in range(1, len(graph.nodes)):
         node = graph.nodes[position]
-        if isinstance(node.operation, Affine):
-            pairs = [values[source] for source in node.inputs]
-            here = node.operation.magnitude(*(torch.maximum(low.abs(), high.abs()) for low, high in pairs))
+        pairs = [values[source] for source in node.inputs]
+        if not isinstance(node.operation, Affine):
+            relaxations[position] = relax(node.operation, pairs)
+            if search is not None and method == "alpha-crown":
+                dtype = search_dtype(search)
+                fast[position] = relax(node.operation, [_as(pair, dtype) for pair in pairs])
+            low, high = interval(node.operation, pairs)
+            values[position] = low, high
             if magnitudes is None:
-                magnitude[position] = here
-            else:  # of folded weights as well as of this step, on bounds that may be looser than the larger box's
-                here = here + magnitude[position]
-            values[position] = affine_interval(node.operation, pairs, here)
+                magnitude[position] = (
+                    _largest(pairs[0]) if isinstance(node.operation, Relu) else _largest((low, high))
+                )
             continue
-        assert isinstance(node.operation, Relu)
-        (source,) = node.inputs
-        if known is not None and source in known:
-            (low, high), (least, most) = values[source], known[source]
-            values[source] = (torch.fmax(low, least), torch.fmin(high, most))
-        if method != "ibp" and relaxations and not expired():
-            ascent = (
-                Ascent(search, fast, schedule) if method == "alpha-crown" and search and schedule else None
-            )
-            values[source] = tighten(graph, values[source], relaxations, magnitude, box, source, ascent)
-        low, high = values[source]
-        relaxations[position] = Relaxation.of(low, high)
-        if search is not None and method == "alpha-crown":
-            dtype = search_dtype(search)
-            fast[position] = Relaxation.of(low.to(dtype), high.to(dtype))
-        values[position] = (low.clamp(min=0), high.clamp(min=0))
+        here = node.operation.magnitude(*map(_largest, pairs))
         if magnitudes is None:
-            magnitude[position] = torch.maximum(low.abs(), high.abs())
+            magnitude[position] = here
+        else:  # of folded weights as well as of this step, on bounds that may be looser than the larger box's
+            here = here + magnitude[position]
+        low, high = affine_interval(node.operation, pairs, here)
+        if position in graph.bounded:
+            if known is not None and position in known:
+                least, most = known[position]
+                low, high = torch.fmax(low, least), torch.fmin(high, most)
+            if method != "ibp" and relaxations and not expired():
+                ascent = (
+                    Ascent(search, fast, schedule)
+                    if method == "alpha-crown" and search and schedule
+                    else None
+                )
+                everything = graph.bounded[position]
+                low, high = tighten(
+                    graph, (low, high), relaxations, magnitude, box, position, ascent, everything=everything
+                )
+        values[position] = low, high
     return NodeBounds(box, values)
+
+
+def _as(pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return pair[0].to(dtype), pair[1].to(dtype)
+
+
+def _largest(pair: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.maximum(pair[0].abs(), pair[1].abs())
 
 
 def magnitudes(graph: BoundGraph, bounds: NodeBounds) -> dict[int, Tensor]:
     """For every node the M of `crown`'s rounding argument, (B, *shape)."""
     result: dict[int, Tensor] = {}
     for position, node in enumerate(graph.nodes):
-        largest = [torch.maximum(bounds.values[s][0].abs(), bounds.values[s][1].abs()) for s in node.inputs]
+        largest = [_largest(bounds.values[source]) for source in node.inputs]
         if isinstance(node.operation, Affine):
             result[position] = node.operation.magnitude(*largest)
-        elif largest:
+        elif isinstance(node.operation, Relu):
             result[position] = largest[0]
         else:
-            result[position] = torch.maximum(bounds.box.lower.abs(), bounds.box.upper.abs())
+            result[position] = _largest(bounds.values[position])
     return result
 
 
@@ -139,14 +157,18 @@ def tighten(
     box: Box,
     source: int,
     ascent: Ascent | None = None,
+    *,
+    everything: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Bounds `interval` (B, *shape) of node `source`, intersected with linear bounds of its unstable neurons.
+    """Bounds `interval` (B, *shape) of node `source`, intersected with linear bounds of its unstable neurons (or, with
+    `everything`, of all that vary).
 
-    `relaxations` are of the ReLUs before it, `magnitude` as in `crown.backward`; with an ascent, slopes are optimised.
+    `relaxations` are of the nonlinear nodes before it, `magnitude` as in `crown.backward`; with an ascent, slopes are
+    optimised.
     """
     low, high = (bound.flatten(1).clone() for bound in interval)
     batch, size = low.shape
-    unstable = (low < 0) & (high > 0)
+    unstable = (low < high) if everything else (low < 0) & (high > 0)
     most = int(unstable.sum(1).max())
     if most == 0:
         return interval

@@ -26,10 +26,11 @@ from nets import (
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds
-from secateur.pipeline.verify.crown import Box, Relaxation, Tape, backward, relaxed_values
+from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
 from secateur.pipeline.verify.graph import BoundGraph
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.relaxation import ReluRelaxation
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
 
 METHODS = ("ibp", "crown", "alpha-crown")
@@ -164,7 +165,7 @@ def test_a_network_that_passes_its_input_on(name: str) -> None:
 
 def split_problem(
     seed: int, name: str
-) -> tuple[BoundGraph, Box, dict[int, Relaxation], dict[int, Tensor], Tensor]:
+) -> tuple[BoundGraph, Box, dict[int, ReluRelaxation], dict[int, Tensor], Tensor]:
     """A graph, B = 3 boxes, relaxations with random split signs, random α and β, and S = 2 rows."""
     graph = lower(ARCHITECTURES[name](seed))
     generator = torch.Generator().manual_seed(seed)
@@ -174,7 +175,7 @@ def split_problem(
     for position, (low, high) in nodes.preactivations(graph).items():
         signs = torch.randint(-1, 2, low.shape, generator=generator)
         signs = torch.where((low < 0) & (high > 0), signs, 0)
-        relaxations[position] = Relaxation.of(low, high, signs)
+        relaxations[position] = ReluRelaxation.of(low, high, signs)
         numbers = torch.rand(3, 2, *low.shape[1:], dtype=torch.float64, generator=generator)
         scale = torch.where(signs.unsqueeze(1) == 0, 1.0, 3.0)
         multipliers[position] = numbers * scale
@@ -195,13 +196,14 @@ def test_gradient_is_that_of_autograd(name: str, seed: int) -> None:
     tape = Tape()
     linear = backward(graph, relaxations, graph.output, rows, multipliers, tape=tape)
     x = linear.minimiser(box)
-    values: dict[int, Tensor] = {}
-    for position, z in relaxed_values(graph, relaxations, multipliers, tape, x, graph.output):
-        values.setdefault(position, z)  # an output that is a ReLU comes twice: its argument, then its value
+    values = dict(relaxed_values(graph, relaxations, multipliers, tape, x, graph.output))
     assert wanted  # there are ReLUs
     for position, expected in zip(leaves, wanted, strict=True):
         free = (relaxations[position].unstable > 0) | (relaxations[position].sign != 0)
-        ours = tape.gain[position] * values[position] if position in values else torch.zeros(1)
+        ours = torch.zeros(1)
+        if position in values:
+            trace = tape.traces[position]
+            ours = relaxations[position].gradient(trace, multipliers[position], *values[position])
         theirs = torch.zeros_like(multipliers[position]) if expected is None else expected
         free = free.expand_as(theirs)
         torch.testing.assert_close(
@@ -252,7 +254,7 @@ def test_relaxation_lies_above_the_relu(one: float, other: float) -> None:
     from fractions import Fraction
 
     low, high = min(one, other), max(one, other)
-    relaxation = Relaxation.of(*(torch.tensor([[side]], dtype=torch.float64) for side in (low, high)))
+    relaxation = ReluRelaxation.of(*(torch.tensor([[side]], dtype=torch.float64) for side in (low, high)))
     slope, intercept = (Fraction(float(t)) for t in (relaxation.slope, relaxation.intercept))
     for x in (Fraction(low), Fraction(high)):
         assert slope * x + intercept >= max(x, Fraction(0)) or abs(x) < Fraction(1e-300)

@@ -15,9 +15,10 @@ from oracles import exact, satisfied
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds, engine, verify
-from secateur.pipeline.verify.crown import Box, Relaxation, backward
+from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.graph import BoundGraph
 from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.relaxation import ReluRelaxation
 from secateur.pipeline.verify.root import bound_nodes, magnitudes
 
 
@@ -203,7 +204,7 @@ def test_extreme_scales(scale: float) -> None:
 def test_relaxation_at_the_edges(low: float, high: float) -> None:
     """Each line is valid, or NaN (which no bound survives); never quietly wrong beyond the least normal number."""
     sides = (torch.tensor([[side]], dtype=torch.float64) for side in (low, high))
-    relaxation = Relaxation.of(*sides)
+    relaxation = ReluRelaxation.of(*sides)
     slope, intercept = float(relaxation.slope), float(relaxation.intercept)
     if math.isnan(slope) or not math.isfinite(intercept):
         assert high - low == math.inf and not intercept < 0
