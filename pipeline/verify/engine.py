@@ -16,15 +16,16 @@ from torch import Tensor
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify import input_split, relu_split
+from secateur.pipeline.verify import cut_split, input_split, relu_split
 from secateur.pipeline.verify.crown import Box, backward
+from secateur.pipeline.verify.embed import embed
 from secateur.pipeline.verify.fold import Folded, fold_and_bound, free_inputs
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.optimise import Schedule, optimise
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
-from secateur.pipeline.verify.problem import Problem, Progress
+from secateur.pipeline.verify.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.relaxation import Multipliers
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result
@@ -44,6 +45,9 @@ OUTPUT_SCHEDULE = Schedule(30)
 SPLIT_SCHEDULE = Schedule(10)
 SPLIT_NUMBERS = 400_000
 """Domains × neurons of one branch-and-bound batch, where neurons are split."""
+
+CUT_NUMBERS = 200_000
+"""Domains × arguments of one batch, where arguments of other nonlinear nodes are split."""
 
 INPUT_BATCH = 256
 """Domains of one batch, where inputs are split."""
@@ -303,17 +307,35 @@ class Engine:
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
         few = len(free_inputs(box)) <= FEW_INPUTS
         started = time.perf_counter()
-        folded, nodes = fold_and_bound(self.graph, box, None if few else ROOT_SCHEDULE, deadline.passed)
+        schedule = None if few else ROOT_SCHEDULE
+        if self.graph.piecewise_linear:
+            folded, nodes = fold_and_bound(self.graph, box, schedule, deadline.passed)
+            inner = None
+        else:
+            method = "crown" if few else "alpha-crown"
+            nodes = bound_nodes(
+                self.graph, box, method, search=self.fast, schedule=schedule, expired=deadline.passed
+            )
+            folded, inner = embed(self.graph, nodes)
         if region == 0:
             work.layers = layer_stability(self.graph, nodes)
         work.spend("bounds", time.perf_counter() - started)
         self._attack(work, work.open(region), THOROUGH, seed + 1, Deadline(0.05 * deadline.left))
         if not work.verdict and len(work.open(region)):
             started = time.perf_counter()
-            self._branch(work, region, folded, few, deadline)
+            self._branch(work, region, folded, inner, few, deadline)
             work.spend("search", time.perf_counter() - started)
 
-    def _branch(self, work: Work, region: int, folded: Folded, few: bool, deadline: Deadline) -> None:
+    def _branch(
+        self,
+        work: Work,
+        region: int,
+        folded: Folded,
+        nodes: NodeBounds | None,
+        few: bool,
+        deadline: Deadline,
+    ) -> None:
+        """Branch and bound; `nodes` are the bounds of a network that is not folded (see `embed`)."""
         where = work.open(region)
         problems = work.problems[where]
         rows, direct, constant = self.specification(problems, torch.float64)
@@ -347,8 +369,20 @@ class Engine:
                 suspect=suspect,
                 progress=progress,
             )
+        elif nodes is not None:
+            clauses = Clauses(rows, direct, constant)
+            search = cut_split.Search(folded, nodes, clauses)
+            batch = max(2, min(1024, CUT_NUMBERS // len(search.arguments.lower)))
+            outcome = search.run(
+                first=OUTPUT_SCHEDULE,
+                schedule=SPLIT_SCHEDULE,
+                batch=batch,
+                expired=deadline.passed,
+                suspect=suspect,
+                progress=progress,
+            )
         else:
-            problem = Problem(folded, rows, direct, constant)
+            problem = Problem(rows, direct, constant, folded)
             batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
             outcome = relu_split.solve(
                 problem,

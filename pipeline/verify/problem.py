@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -12,21 +13,84 @@ from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.optimise import Specification
-from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
+from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, ReluRelaxation
 from secateur.pipeline.verify.specification import NEVER
 
 
 @dataclass
-class Problem:
-    """One instance's clauses on a folded network, and its two number types.
+class Clauses:
+    """P clauses of S rows each: rows (P, S, n_out), direct (P, S, inputs left) or None, constant (P, S); float64.
 
-    `rows` (P, S, n_out), `direct` (P, S, inputs left) or None, `constant` (P, S): see `specification`, float64.
+    What a row means: see `specification`.
     """
 
-    folded: Folded
     rows: Tensor
     direct: Tensor | None
     constant: Tensor
+
+    def specification(self, clause: Tensor, dtype: torch.dtype) -> Specification:
+        """The rows of clauses (B,), S each; the constants of padding rows are 0, their weights must be."""
+        direct = None if self.direct is None else self.direct[clause].to(dtype)
+        constant = self.constant[clause]
+        constant = torch.where(constant > NEVER / 2, constant, 0.0)
+        return Specification(self.rows[clause].to(dtype), direct, constant.to(dtype))
+
+    def equal_weights(self, dtype: torch.dtype) -> Tensor:
+        """For every clause equal weights of its rows, (P, S), none for padding."""
+        used = (self.constant > NEVER / 2).to(dtype)
+        return used / used.sum(1, keepdim=True).clamp(min=1)
+
+    def suspicious(
+        self, x: Tensor, y: Tensor, clause: Tensor, suspect: Callable[[Tensor, int], bool]
+    ) -> bool:
+        """Whether one of the points x (B, inputs left), where the outputs are y (B, n_out), is a witness of its
+        clause, in the eyes of `suspect`."""
+        value = self.specification(clause, y.dtype).values(x.unsqueeze(1), y.unsqueeze(1))
+        used = (self.constant[clause] > NEVER / 2).any(1)
+        hits = torch.nonzero((value <= 0).all(1) & used).flatten().tolist()
+        return any(suspect(x[i].double(), int(clause[i])) for i in hits[:8])
+
+
+def certified(
+    folded: Folded,
+    relaxations: Relaxations,
+    multipliers: Multipliers,
+    rows: Specification,
+    weights: Tensor,
+) -> Tensor:
+    """Rigorous lower bounds (B,) of rows (S each) combined with weights ≥ 0 (B, S). All in float64.
+
+    Any valid `multipliers` (B, 1, …) will do. A positive bound refutes the clause whose rows these are.
+    """
+    graph, magnitudes = folded.graph, folded.magnitudes
+    combined = rows.combined(weights)
+    linear = backward(
+        graph,
+        relaxations,
+        graph.output,
+        combined.rows,
+        multipliers,
+        direct=combined.direct,
+        magnitudes=magnitudes,
+    )
+    # What rounding can have changed by combining the rows, in which terms may cancel.
+    absolute = Specification(
+        rows.rows.abs(),
+        None if rows.direct is None else rows.direct.abs(),
+        None if rows.constant is None else rows.constant.abs(),
+    )
+    scale = absolute.combined(weights).values(
+        magnitudes[0].unsqueeze(1), magnitudes[graph.output].unsqueeze(1)
+    )
+    bound = linear.minimum(folded.box) + (0.0 if combined.constant is None else combined.constant)
+    return (bound - gamma(weights.shape[1] + 16, bound) * (bound.abs() + scale)).squeeze(1)
+
+
+@dataclass
+class Problem(Clauses):
+    """One instance's clauses on a network folded to ReLUs, and its two number types."""
+
+    folded: Folded
     dtype: torch.dtype = torch.float32
     fast: BoundGraph = field(init=False)
     layout: Layout = field(init=False)
@@ -54,42 +118,17 @@ class Problem:
         Any `weights` ≥ 0 (B, S), `multipliers` ≥ 0 (B, U; α at most 1) will do; `signs` is (B, U). A positive bound
         refutes the clause on the domain.
         """
-        graph, magnitudes, box = self.folded.graph, self.folded.magnitudes, self.folded.box
-        weights = weights.double()
-        rows = self.specification(clause, torch.float64)
-        combined = rows.combined(weights)
-        linear = backward(
-            graph,
+        return certified(
+            self.folded,
             self.relaxations(signs, torch.float64),
-            graph.output,
-            combined.rows,
             self.layout.split(multipliers.double().unsqueeze(1)),
-            direct=combined.direct,
-            magnitudes=magnitudes,
+            self.specification(clause, torch.float64),
+            weights.double(),
         )
-        # What rounding can have changed by combining the rows, in which terms may cancel.
-        absolute = Specification(
-            rows.rows.abs(),
-            None if rows.direct is None else rows.direct.abs(),
-            None if rows.constant is None else rows.constant.abs(),
-        )
-        scale = absolute.combined(weights).values(
-            magnitudes[0].unsqueeze(1), magnitudes[graph.output].unsqueeze(1)
-        )
-        bound = linear.minimum(box) + (0.0 if combined.constant is None else combined.constant)
-        return (bound - gamma(weights.shape[1] + 16, bound) * (bound.abs() + scale)).squeeze(1)
-
-    def specification(self, clause: Tensor, dtype: torch.dtype) -> Specification:
-        """The rows of clauses (B,), S each; the constants of padding rows are 0, their weights must be."""
-        direct = None if self.direct is None else self.direct[clause].to(dtype)
-        constant = self.constant[clause]
-        constant = torch.where(constant > NEVER / 2, constant, 0.0)
-        return Specification(self.rows[clause].to(dtype), direct, constant.to(dtype))
 
     def weights(self) -> Tensor:
-        """For every clause equal weights of its rows, (P, S), none for padding."""
-        used = (self.constant > NEVER / 2).to(self.dtype)
-        return used / used.sum(1, keepdim=True).clamp(min=1)
+        """`equal_weights` in the fast number type."""
+        return self.equal_weights(self.dtype)
 
 
 @dataclass

@@ -67,6 +67,11 @@ class Relaxation(ABC):
     def project(self, multiplier: Tensor) -> Tensor:
         """The nearest valid multiplier; `multiplier` may be overwritten."""
 
+    @abstractmethod
+    def cost(self, a: Tensor) -> tuple[Tensor, ...]:
+        """How much the lines cost the bound at most, through coefficients a (B, 1, *shape) of the value: what there is
+        to gain by splitting each argument, (B, *shape)."""
+
     def error(self, a: Tensor, multiplier: Tensor | None, gamma: float) -> Tensor | None:
         """A bound (B, S) of what rounding can have changed in `substitute` by; None where γ⟨|a|, |value|⟩ is one."""
         return None
@@ -160,6 +165,10 @@ class ReluRelaxation(Relaxation):
 
     def gradient(self, trace: ReluTrace, multiplier: Tensor, *z: Tensor) -> Tensor:
         return trace.gain * z[0]
+
+    def cost(self, a: Tensor) -> tuple[Tensor, ...]:
+        """Of a ReLU: what the upper line's intercept takes off."""
+        return (-(a.clamp(max=0) * self.intercept).squeeze(1),)
 
     def rate(self, schedule: Schedule) -> Tensor:
         alpha = schedule.alpha_rate * self.unstable

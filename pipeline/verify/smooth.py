@@ -66,10 +66,8 @@ def interval(operation: Operation, arguments: Sequence[Bounded]) -> Bounded:
     unknown = ~corners.isfinite().all(0)
     low, high = corners.amin(0), corners.amax(0)
     slack = 2 * unit(low) * torch.maximum(low.abs(), high.abs()) + FLOOR
-    return (
-        torch.where(unknown, -float("inf"), low - slack),
-        torch.where(unknown, float("inf"), high + slack),
-    )
+    most = torch.finfo(low.dtype).max / 1e8  # as `functions` says it
+    return torch.where(unknown, -most, low - slack), torch.where(unknown, most, high + slack)
 
 
 @dataclass(frozen=True)
@@ -205,6 +203,14 @@ class FunctionRelaxation(Relaxation):
         above = trace.negative * (self.above[1] - self.above[0]) * (z[0] - trace.above.point)
         return torch.stack([below, above, self.constraints.gradient(multiplier[:, :, 2], z[0])], 2)
 
+    def cost(self, a: Tensor) -> tuple[Tensor, ...]:
+        """The widest gap between f and the lines of the chord's slope (as near as there are such)."""
+        lower, upper = self.constraints.lower, self.constraints.upper
+        s, below, t, above = self.fixed
+        gap_below = self.function.above(s, lower, upper).value - below.value
+        gap_above = above.value - self.function.below(t, lower, upper).value
+        return ((a.clamp(min=0) * gap_below - a.clamp(max=0) * gap_above).squeeze(1),)
+
     def rate(self, schedule: Schedule) -> Tensor:
         alpha = torch.full_like(self.constraints.lower, schedule.alpha_rate)
         return torch.stack([alpha, alpha, self.constraints.rate(schedule)], 2)
@@ -298,6 +304,13 @@ class ProductRelaxation(Relaxation):
             y.gradient(multiplier[:, :, 3], z[1]),
         )
         return torch.stack([trace.positive * below, trace.negative * above, *betas], 2)
+
+    def cost(self, a: Tensor) -> tuple[Tensor, ...]:
+        """McCormick's widest gap, a quarter of the area; for the argument whose interval is wider."""
+        wide, tall = self.x.upper - self.x.lower, self.y.upper - self.y.lower
+        gap = (a.abs() * wide * tall / 4).squeeze(1)
+        first = (wide >= tall).squeeze(1)
+        return torch.where(first, gap, 0.0), torch.where(first, 0.0, gap)
 
     def rate(self, schedule: Schedule) -> Tensor:
         alpha = torch.full_like(self.x.lower, schedule.alpha_rate)

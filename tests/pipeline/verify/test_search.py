@@ -28,7 +28,7 @@ def problem_of(model: Model, text: str) -> Problem:
     folded = fold(ready.graph, nodes)
     rows, direct, constant = ready.specification(problems, torch.float64)
     chosen = None if direct is None else direct.flatten(2)[:, :, folded.inputs]
-    return Problem(folded, rows.flatten(2), chosen, constant)
+    return Problem(rows.flatten(2), chosen, constant, folded)
 
 
 @pytest.mark.parametrize("seed", range(4))

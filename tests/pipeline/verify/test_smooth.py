@@ -1,0 +1,227 @@
+"""Relaxations of smooth functions and products: any multipliers give valid bounds, gradients are right, and branch and
+bound over their arguments says what sampling says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
+from secateur.pipeline.verify.cut_split import Arguments, Search
+from secateur.pipeline.verify.embed import embed
+from secateur.pipeline.verify.functions import Sigmoid, Tanh
+from secateur.pipeline.verify.graph import BoundGraph, Node
+from secateur.pipeline.verify.operations import (
+    Dense,
+    Elementwise,
+    Input,
+    Operation,
+    Product,
+    Relu,
+    Select,
+    Sum,
+)
+from secateur.pipeline.verify.optimise import Schedule
+from secateur.pipeline.verify.problem import Clauses, Progress
+from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
+
+INPUTS, WIDTH = 3, 5
+DOUBLE = torch.float64
+
+
+class Network:
+    """A small random network of given nonlinear operations: affine maps between them, and one that skips."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self.nodes = [Node("x", Input(), (), (INPUTS,))]
+
+    def add(self, operation: Operation, *inputs: int, size: int = WIDTH) -> int:
+        self.nodes.append(Node(f"n{len(self.nodes)}", operation, inputs, (size,)))
+        return len(self.nodes) - 1
+
+    def dense(self, source: int, size: int = WIDTH, gain: float = 1.0) -> int:
+        shape = (size, self.nodes[source].size)
+        weight = gain * torch.randn(shape, generator=self.generator, dtype=DOUBLE)
+        bias = torch.randn(size, generator=self.generator, dtype=DOUBLE)
+        return self.add(Dense(weight, bias), source, size=size)
+
+
+def sigmoids(net: Network) -> int:
+    first = net.add(Elementwise(Sigmoid()), net.dense(0))
+    return net.add(Elementwise(Tanh()), net.dense(first))
+
+
+def product(net: Network) -> int:
+    return net.add(Product(), net.dense(0), net.add(Relu(), net.dense(0)))
+
+
+def attention(net: Network) -> int:
+    """A product whose arguments are moved numbers of earlier ones, added to what skips it."""
+    left = net.add(Select(torch.tensor([1, 0, 2, 2, 4]), (WIDTH,), (WIDTH,)), net.dense(0))
+    gate = net.add(Elementwise(Sigmoid()), net.dense(0))
+    return net.add(Sum((1.0, -1.0)), net.add(Product(), left, gate), left)
+
+
+def mixed(net: Network) -> int:
+    hidden = net.add(Relu(), net.dense(0))
+    return net.add(Elementwise(Tanh()), net.add(Sum((1.0, 1.0)), net.dense(hidden), net.dense(0)))
+
+
+KINDS = {"sigmoids": sigmoids, "product": product, "attention": attention, "mixed": mixed}
+kinds, seeds = st.sampled_from(list(KINDS)), st.integers(0, 10**6)
+
+
+def network(kind: str, seed: int) -> tuple[BoundGraph, Box]:
+    """A graph and three boxes, the last one a point."""
+    net = Network(seed)
+    net.dense(KINDS[kind](net), 2)
+    centre = torch.randn(3, INPUTS, generator=net.generator, dtype=DOUBLE)
+    radius = torch.rand(3, INPUTS, generator=net.generator, dtype=DOUBLE)
+    radius[2] = 0
+    return BoundGraph(tuple(net.nodes)), Box(centre - radius, centre + radius)
+
+
+def samples(box: Box, count: int, seed: int) -> Tensor:
+    """(count, B, inputs), the first of them corners."""
+    generator = torch.Generator().manual_seed(seed)
+    shares = torch.rand(count, *box.lower.shape, generator=generator, dtype=DOUBLE)
+    shares[: count // 4] = shares[: count // 4].round()
+    x = box.lower + shares * (box.upper - box.lower)
+    return torch.maximum(torch.minimum(x, box.upper), box.lower)
+
+
+@given(kinds, seeds, st.sampled_from(["ibp", "crown", "alpha-crown"]))
+@settings(max_examples=60)
+def test_bounds_of_every_node_hold(kind: str, seed: int, method: str) -> None:
+    graph, box = network(kind, seed)
+    nodes = bound_nodes(graph, box, method, search=graph.to(torch.float32), schedule=Schedule(4))
+    x = samples(box, 200, seed)
+    for position, value in graph.values(x.flatten(0, 1)):
+        low, high = nodes.values[position]
+        value = value.unflatten(0, x.shape[:2])
+        assert bool((value >= low - 1e-12 * low.abs()).all()), position
+        assert bool((value <= high + 1e-12 * high.abs()).all()), position
+
+
+def cut_problem(kind: str, seed: int) -> tuple[BoundGraph, Box, Arguments, Tensor, Tensor, NodeBounds]:
+    """A graph, one box, and random cuts of its arguments: bounds (1, V)."""
+    graph, boxes = network(kind, seed)
+    box = boxes[torch.tensor([0])]
+    nodes = bound_nodes(graph, box, "crown")
+    arguments = Arguments.of(graph, nodes)
+    generator = torch.Generator().manual_seed(seed + 1)
+    lower, upper = arguments.lower.unsqueeze(0).clone(), arguments.upper.unsqueeze(0).clone()
+    for index in torch.randperm(lower.shape[1], generator=generator)[:3].tolist():
+        point = arguments.points(lower, upper, torch.tensor([index]))
+        (lower if torch.rand((), generator=generator) < 0.5 else upper)[0, index] = point
+    return graph, box, arguments, lower, upper, nodes
+
+
+@given(kinds, seeds)
+@settings(max_examples=60)
+def test_any_multipliers_give_valid_bounds_where_the_cuts_hold(kind: str, seed: int) -> None:
+    graph, box, arguments, lower, upper, nodes = cut_problem(kind, seed)
+    relaxations = arguments.relaxations(lower, upper, DOUBLE)
+    generator = torch.Generator().manual_seed(seed + 2)
+    rows = torch.randn(1, 2, 2, generator=generator, dtype=DOUBLE)
+    multipliers = {
+        p: relaxation.project(
+            2 * torch.randn(relaxation.initial_multiplier(2).shape, generator=generator, dtype=DOUBLE)
+        )
+        for p, relaxation in relaxations.items()
+    }
+    bound = backward(
+        graph, relaxations, graph.output, rows, multipliers, magnitudes=magnitudes(graph, nodes)
+    ).minimum(box)
+    x = samples(box, 2000, seed)[:, 0]
+    found = dict(graph.values(x))
+    z = torch.cat([found[s] for s in arguments.sizes], 1)
+    allowed = ((z >= lower) & (z <= upper)).all(1)
+    values = found[graph.output] @ rows[0].T
+    assert bool((values[allowed] >= bound[0]).all())
+
+
+@given(kinds, seeds)
+@settings(max_examples=40)
+def test_gradient_is_that_of_autograd(kind: str, seed: int) -> None:
+    graph, box, arguments, lower, upper, _ = cut_problem(kind, seed)
+    relaxations = arguments.relaxations(lower, upper, DOUBLE)
+    generator = torch.Generator().manual_seed(seed + 2)
+    rows = torch.randn(1, 2, 2, generator=generator, dtype=DOUBLE)
+    multipliers = {
+        p: r.project(torch.rand(r.initial_multiplier(2).shape, generator=generator, dtype=DOUBLE))
+        for p, r in relaxations.items()
+    }
+    leaves = {p: m.clone().requires_grad_(True) for p, m in multipliers.items()}
+    bound = backward(graph, relaxations, graph.output, rows, leaves).minimum(box)
+    wanted = torch.autograd.grad(bound.sum(), list(leaves.values()), allow_unused=True)
+    tape = Tape()
+    linear = backward(graph, relaxations, graph.output, rows, multipliers, tape=tape)
+    arguments_met = dict(
+        relaxed_values(graph, relaxations, multipliers, tape, linear.minimiser(box), graph.output)
+    )
+    for (p, multiplier), expected in zip(multipliers.items(), wanted, strict=True):
+        ours = relaxations[p].gradient(tape.traces[p], multiplier, *arguments_met[p])
+        free = (relaxations[p].rate(Schedule(1)) > 0).expand_as(ours) & (multiplier != 0)
+        theirs = torch.zeros_like(ours) if expected is None else expected
+        torch.testing.assert_close(
+            torch.where(free, ours, 0.0), torch.where(free, theirs, 0.0), rtol=1e-6, atol=1e-8
+        )
+
+
+@given(kinds, seeds)
+@settings(max_examples=30)
+def test_an_embedded_network_is_the_network(kind: str, seed: int) -> None:
+    graph, boxes = network(kind, seed)
+    box = boxes[torch.tensor([1])]
+    box.upper[0, 1] = box.lower[0, 1]  # an input that does not vary
+    nodes = bound_nodes(graph, box, "crown")
+    folded, inside = embed(graph, nodes)
+    assert folded.inputs.tolist() == [0, 2]
+    x = samples(box, 20, seed)[:, 0]
+    torch.testing.assert_close(folded.graph.forward(x[:, folded.inputs]), graph.forward(x), rtol=0, atol=0)
+    assert set(inside.values) == set(range(len(folded.graph.nodes)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_search_agrees_with_sampling(kind: str, seed: int) -> None:
+    graph, boxes = network(kind, seed)
+    box = boxes[torch.tensor([0])]
+    x = samples(box, 20_000, seed)[:, 0]
+    values = graph.forward(x)[:, 0]
+    least, spread = float(values.min()), float(values.max() - values.min())
+    nodes = bound_nodes(graph, box, "crown")
+    outcomes = []
+    for shift in (-0.15, 0.02):  # y₀ ≤ least + shift·spread: refutable, and satisfiable
+        threshold = least + shift * spread
+        rows = torch.tensor([[[1.0, 0.0]]], dtype=DOUBLE)
+        clauses = Clauses(rows, None, torch.tensor([[-threshold]], dtype=DOUBLE))
+        witnesses = []
+
+        def suspect(
+            point: Tensor, _: int, threshold: float = threshold, witnesses: list[float] = witnesses
+        ) -> bool:
+            value = float(graph.forward(point.unsqueeze(0))[0, 0])
+            witnesses.append(value)
+            return value <= threshold
+
+        folded, inside = embed(graph, nodes)
+        progress = Progress()
+        outcome = Search(folded, inside, clauses).run(
+            first=Schedule(10),
+            schedule=Schedule(5),
+            batch=64,
+            expired=lambda progress=progress: progress.domains > 4_000,
+            suspect=suspect,
+            progress=progress,
+        )
+        outcomes.append(outcome)
+        assert outcome != "unsat" or least > threshold  # never against a sample
+        assert outcome != "sat" or min(witnesses) <= threshold
+    assert outcomes[1] in ("sat", "unknown")
+    assert outcomes[0] == "unsat"
