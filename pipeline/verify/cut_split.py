@@ -25,9 +25,9 @@ from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.graph import BoundGraph
 from secateur.pipeline.verify.operations import Elementwise, Relu
-from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.problem import Clauses, Progress, certified
-from secateur.pipeline.verify.relaxation import Multipliers, Relaxations
+from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, Schedule
 from secateur.pipeline.verify.root import NodeBounds
 from secateur.pipeline.verify.smooth import relax
 from secateur.pipeline.verify.store import Store

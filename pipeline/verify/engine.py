@@ -23,10 +23,10 @@ from secateur.pipeline.verify.fold import Folded, fold_and_bound, free_inputs
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.operations import Convolution, Deconvolution
-from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Clauses, Problem, Progress
-from secateur.pipeline.verify.relaxation import Multipliers
+from secateur.pipeline.verify.relaxation import Multipliers, Schedule
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes

@@ -22,8 +22,7 @@ from torch import Tensor
 from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.graph import BoundGraph, Node, affine_interval, unit
 from secateur.pipeline.verify.operations import Affine, Dense, Input, Relu, Sparse, Sum
-from secateur.pipeline.verify.optimise import Schedule
-from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
+from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation, Schedule
 from secateur.pipeline.verify.root import CHUNK_NUMBERS, Ascent, NodeBounds, tighten
 
 SPARSE_FROM, SPARSE_SHARE = 100_000, 0.05

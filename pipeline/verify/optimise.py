@@ -6,29 +6,14 @@ differentiated automatically. α: Xu et al. 2021, "Fast and complete"; β: Wang 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
 from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.relaxation import Multipliers, Relaxations
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Iterations and step sizes of the ascent (of α, β and the rows' weights); each step shrinks by `decay`."""
-
-    iterations: int
-    alpha_rate: float = 0.25
-    beta_rate: float = 0.1
-    weight_rate: float = 0.5
-    decay: float = 0.95
-
-    def longer(self, iterations: int) -> Schedule:
-        """The same step sizes over another number of iterations."""
-        return replace(self, iterations=iterations)
+from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, Schedule
 
 
 @dataclass(frozen=True)

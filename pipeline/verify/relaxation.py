@@ -13,17 +13,14 @@ propagated forwards through the chosen lines (envelope theorem).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.graph import FLOOR, unit
-
-if TYPE_CHECKING:
-    from secateur.pipeline.verify.optimise import Schedule
 
 
 def products(a: Tensor, values: Tensor) -> Tensor:
@@ -38,6 +35,21 @@ class Substitution:
     coefficients: tuple[Tensor, ...]
     shift: Tensor
     trace: Any = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Iterations and step sizes of the ascent (of α, β and the rows' weights); each step shrinks by `decay`."""
+
+    iterations: int
+    alpha_rate: float = 0.25
+    beta_rate: float = 0.1
+    weight_rate: float = 0.5
+    decay: float = 0.95
+
+    def longer(self, iterations: int) -> Schedule:
+        """The same step sizes over another number of iterations."""
+        return replace(self, iterations=iterations)
 
 
 class Relaxation(ABC):

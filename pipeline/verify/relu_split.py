@@ -14,8 +14,9 @@ from torch import Tensor
 
 from secateur.pipeline.verify import leaf
 from secateur.pipeline.verify.branching import neuron_to_split
-from secateur.pipeline.verify.optimise import Schedule, optimise
+from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.problem import Problem, Progress
+from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.specification import NEVER
 from secateur.pipeline.verify.store import Store
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.graph import BoundGraph, affine_interval
 from secateur.pipeline.verify.operations import Affine, Relu
-from secateur.pipeline.verify.optimise import Schedule, optimise
-from secateur.pipeline.verify.relaxation import Relaxations
+from secateur.pipeline.verify.optimise import optimise
+from secateur.pipeline.verify.relaxation import Relaxations, Schedule
 from secateur.pipeline.verify.smooth import interval, relax
 
 CHUNK_NUMBERS = 16_000_000

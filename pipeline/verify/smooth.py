@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,10 +24,7 @@ from secateur.formats.errors import UnsupportedError
 from secateur.pipeline.verify.functions import Extreme, Function
 from secateur.pipeline.verify.graph import FLOOR, unit
 from secateur.pipeline.verify.operations import Elementwise, Operation, Product, Relu
-from secateur.pipeline.verify.relaxation import Relaxation, ReluRelaxation, Substitution, products
-
-if TYPE_CHECKING:
-    from secateur.pipeline.verify.optimise import Schedule
+from secateur.pipeline.verify.relaxation import Relaxation, ReluRelaxation, Schedule, Substitution, products
 
 Bounded = tuple[Tensor, Tensor]
 """Lower and upper bounds (B, *shape)."""

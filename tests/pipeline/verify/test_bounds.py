@@ -29,8 +29,8 @@ from secateur.pipeline.verify import bounds
 from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
 from secateur.pipeline.verify.graph import BoundGraph
 from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.optimise import Schedule, optimise
-from secateur.pipeline.verify.relaxation import ReluRelaxation
+from secateur.pipeline.verify.optimise import optimise
+from secateur.pipeline.verify.relaxation import ReluRelaxation, Schedule
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
 
 METHODS = ("ibp", "crown", "alpha-crown")

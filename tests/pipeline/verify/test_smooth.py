@@ -24,8 +24,8 @@ from secateur.pipeline.verify.operations import (
     Select,
     Sum,
 )
-from secateur.pipeline.verify.optimise import Schedule
 from secateur.pipeline.verify.problem import Clauses, Progress
+from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
 
 INPUTS, WIDTH = 3, 5
