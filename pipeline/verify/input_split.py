@@ -24,7 +24,6 @@ from secateur.pipeline.verify.graph import gamma
 from secateur.pipeline.verify.problem import Progress
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes
 from secateur.pipeline.verify.specification import NEVER
-from secateur.pipeline.verify.store import Store
 
 SMALLEST_WIDTH = 1e-9
 """A box whose sides are all below this share of the root's is not split further: it is undecided."""
@@ -117,12 +116,17 @@ def solve(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> str:
-    """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left."""
-    parts = [folded]
+    """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left.
+
+    When time is over, the boxes of the parts not yet searched are left in `progress.parts`, the last of them the one
+    that `progress.store` (rows of bound, lower, upper and open clauses) belongs to when it holds any row.
+    """
+    parts = [replace(folded, box=box) for box in progress.parts] or [folded]
+    progress.parts = []
     least_width = (folded.box.upper - folded.box.lower) * SMALLEST_WIDTH
-    undecided = False
     while parts:
         if expired():
+            progress.parts = [part.box for part in parts]
             progress.bound = -float("inf")
             return "unknown"
         part = parts.pop()
@@ -131,9 +135,10 @@ def solve(
             bound, _, _ = clauses.bounds(part, nodes)
             progress.domains += 1
             if bool((bound > 0).all()):
+                progress.store.drain()
                 continue
             part = refold(part, nodes)
-            halves = _halves(part.box, least_width)
+            halves = None if len(progress.store) else _halves(part.box, least_width)
             if halves is not None and sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
                 parts += [replace(part, box=half) for half in halves]
                 continue
@@ -141,11 +146,11 @@ def solve(
         if outcome == "sat":
             return "sat"
         if outcome == "expired":
-            progress.bound = -float("inf") if undecided or parts else progress.bound
+            progress.bound = -float("inf") if progress.undecided or parts else progress.store.least()
+            progress.parts = [each.box for each in (*parts, part)]
             return "unknown"
-        undecided = undecided or outcome == "undecided"
-    progress.bound = -float("inf") if undecided else 0.0
-    return "unknown" if undecided else "unsat"
+    progress.bound = -float("inf") if progress.undecided else 0.0
+    return "unknown" if progress.undecided else "unsat"
 
 
 def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
@@ -169,25 +174,26 @@ def _search(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> str:
-    """Branch and bound on one folded part: "unsat", "sat", "expired" or "undecided"."""
+    """Branch and bound on one folded part, from what is open in the store: "done", "sat" or "expired"."""
     graph, root = folded.graph, folded.box
     count = len(clauses.constant)
     # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
     layout = Layout({graph.preactivation(p): len(kept) for p, (_, kept) in folded.neurons.items()})
     known = {graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
-    store = Store()
-    store.put(
-        bound=root.lower.new_full((1,), -float("inf")),
-        lower=root.lower,
-        upper=root.upper,
-        open=torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
-        least=layout.join({layer: bounds[0] for layer, bounds in known.items()}, root.lower[:, :0]),
-        most=layout.join({layer: bounds[1] for layer, bounds in known.items()}, root.lower[:, :0]),
-    )
-    undecided = False
+    store = progress.store
+    # What an earlier search left open has been folded otherwise: bounds of neurons begin anew.
+    rows = store.drain() or {
+        "bound": root.lower.new_full((1,), -float("inf")),
+        "lower": root.lower,
+        "upper": root.upper,
+        "open": torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
+    }
+    for side, name in enumerate(("least", "most")):
+        flat = layout.join({layer: bounds[side] for layer, bounds in known.items()}, root.lower[:, :0])
+        rows[name] = flat.expand(len(rows["bound"]), -1)
+    store.put(**rows)
     while len(store):
         if expired():
-            progress.bound = -float("inf") if undecided else store.least()
             return "expired"
         picked = store.take(batch)
         box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]
@@ -214,7 +220,7 @@ def _search(
         score = score.masked_fill((width <= least_width) | (halves <= low) | (halves >= high), -1.0)
         value, axis = score.max(1)
         splittable = value >= 0
-        undecided = undecided or not bool(splittable.all())
+        progress.undecided = progress.undecided or not bool(splittable.all())
         keep = torch.nonzero(splittable).flatten()
         middle = halves[index, axis]
         left_high, right_low = high.clone(), low.clone()
@@ -233,7 +239,7 @@ def _search(
                 least=least_found[keep],
                 most=most_found[keep],
             )
-    return "undecided" if undecided else "unsat"
+    return "done"
 
 
 def _found(

@@ -15,6 +15,7 @@ from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.optimise import Specification
 from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, ReluRelaxation
 from secateur.pipeline.verify.specification import NEVER
+from secateur.pipeline.verify.store import Store
 
 
 @dataclass
@@ -133,7 +134,15 @@ class Problem(Clauses):
 
 @dataclass
 class Progress:
-    """What a search has done so far, for results and for people."""
+    """What a search has done so far and what it has left open: for results, for people, and to go on from.
+
+    A search goes on from what is open here (by a search of the same kind, on the same problem and bounds), and begins
+    at the root where nothing is. `store`: its open domains; `parts`: boxes that `input_split` has not begun, the last
+    of which `store` belongs to; `undecided`: some leaf could be decided neither way.
+    """
 
     domains: int = 0
     bound: float = float("-inf")
+    undecided: bool = False
+    store: Store = field(default_factory=Store)
+    parts: list[Box] = field(default_factory=list)

@@ -39,24 +39,28 @@ def solve(
     The root domains are bounded with the schedule `first`, their children with `schedule`. `suspect(x, clause)` is
     called with input points (inputs left, float64) that may satisfy a clause; it returns True when one is a witness.
     "unknown" means that time is over or that a leaf could be decided neither way; `progress.bound` is then the least
-    bound still open.
+    bound still open. What is open then stays in `progress.store`, from which a search of the same problem goes on.
     """
     count = len(problem.constant)
-    store = Store()
+    store = progress.store
     device = problem.rows.device
     clause = torch.arange(count, device=device)
     signs = torch.zeros(count, problem.layout.total, dtype=torch.int8, device=device)
     if not problem.layout.sizes:  # affine on this box: every clause is a leaf
         verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
         return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
-    outcome = _bounded(problem, store, clause, signs, None, problem.weights(), first, suspect, progress)
-    if outcome == "sat":
+    if not len(store) and _bounded(
+        problem, clause, signs, None, problem.weights(), first, expired, suspect, progress
+    ):
         return "sat"
-    complete = outcome == ""
-    while len(store):
-        if expired():
-            break
+    while len(store) and not expired():
         picked = store.take(batch)
+        leaves = picked["neuron"] < 0
+        if leaves.any():
+            rows = {name: values[leaves] for name, values in picked.items()}
+            if _close_leaves(problem, rows, expired, suspect, progress):
+                return "sat"
+            picked = {name: values[~leaves] for name, values in picked.items()}
         clause = picked["clause"].repeat_interleave(2)
         signs = picked["signs"].repeat_interleave(2, 0)
         warm = picked["multipliers"].repeat_interleave(2, 0)
@@ -66,23 +70,20 @@ def solve(
         signs[index, neuron] = side
         warm[index, neuron] = 0.0
         weights = picked["weights"].repeat_interleave(2, 0)
-        outcome = _bounded(problem, store, clause, signs, warm, weights, schedule, suspect, progress)
-        if outcome == "sat":
+        if _bounded(problem, clause, signs, warm, weights, schedule, expired, suspect, progress):
             return "sat"
-        complete = complete and outcome == ""
-    if complete and not len(store):
+    if not progress.undecided and not len(store):
         return "unsat"
-    progress.bound = _certified_least(problem, store, batch) if complete else -float("inf")
+    progress.bound = -float("inf") if progress.undecided else _certified_least(problem, store, batch)
     return "unknown"
 
 
 def _certified_least(problem: Problem, store: Store, batch: int) -> float:
-    """The least rigorous bound of the open domains, which are taken out; -∞ where there are too many to look at."""
+    """The least rigorous bound of the open domains; -∞ where there are too many to look at."""
     if len(store) > CERTIFIED_AT_END:
         return -float("inf")
     least = 0.0
-    while len(store):
-        rows = store.take(batch)
+    for rows in store.batches(batch):
         bound = problem.certified(rows["clause"], rows["weights"], rows["signs"], rows["multipliers"])
         least = min(least, float(bound.nan_to_num(nan=-float("inf")).min()))
     return least
@@ -90,16 +91,16 @@ def _certified_least(problem: Problem, store: Store, batch: int) -> float:
 
 def _bounded(
     problem: Problem,
-    store: Store,
     clause: Tensor,
     signs: Tensor,
     warm: Tensor | None,
     weights: Tensor,
     schedule: Schedule,
+    expired: Callable[[], bool],
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
-) -> str:
-    """Bound new domains; close them, store them, or send them to the LP. Returns "", "sat" or "undecided"."""
+) -> bool:
+    """Bound new domains; close them, store them, or send them to the LP. Whether one has a witness."""
     dtype, graph, layout = problem.dtype, problem.fast, problem.layout
     relaxations = problem.relaxations(signs, dtype)
     batch = len(clause)
@@ -130,29 +131,42 @@ def _bounded(
         closed[which] = certain
     left = torch.nonzero(~closed).flatten()
     if not len(left):
-        return ""
+        return False
     x = result.minimiser[left].squeeze(1)
     if _suspicious(problem, x, clause[left], suspect):
-        return "sat"
+        return True
     neuron = neuron_to_split(layout, relaxations, result.tape)[left]
     fixed = neuron < 0
-    outcome = ""
-    for i in left[fixed].tolist():
-        verdict = leaf.close(problem, int(clause[i]), signs[i], suspect)
+    domains = {
+        "clause": clause[left],
+        "signs": signs[left],
+        "multipliers": multipliers[left],
+        "weights": weights[left],
+        "bound": bound[left].clamp(max=0),
+        "neuron": neuron,
+    }
+    progress.store.put(**{name: values[~fixed] for name, values in domains.items()})
+    leaves = {name: values[fixed] for name, values in domains.items()}
+    return _close_leaves(problem, leaves, expired, suspect, progress)
+
+
+def _close_leaves(
+    problem: Problem,
+    rows: dict[str, Tensor],
+    expired: Callable[[], bool],
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+) -> bool:
+    """Decide domains without a neuron to split, one by one; those left when time is over are stored. As `_bounded`."""
+    for i, clause in enumerate(rows["clause"].tolist()):
+        if expired():
+            progress.store.put(**{name: values[i:] for name, values in rows.items()})
+            return False
+        verdict = leaf.close(problem, clause, rows["signs"][i], suspect)
         if verdict == "sat":
-            return "sat"
-        if verdict != "unsat":
-            outcome = "undecided"
-    open_ = left[~fixed]
-    store.put(
-        clause=clause[open_],
-        signs=signs[open_],
-        multipliers=multipliers[open_],
-        weights=weights[open_],
-        bound=bound[open_].clamp(max=0),
-        neuron=neuron[~fixed],
-    )
-    return outcome
+            return True
+        progress.undecided = progress.undecided or verdict != "unsat"
+    return False
 
 
 def _suspicious(problem: Problem, x: Tensor, clause: Tensor, suspect: Callable[[Tensor, int], bool]) -> bool:

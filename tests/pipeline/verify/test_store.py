@@ -50,3 +50,31 @@ def test_a_row_whose_bound_is_nan_is_not_lost() -> None:
     store.put(bound=torch.tensor([float("nan"), -1.0, 0.0]), row=torch.arange(3))
     rows = [store.take(1)["row"].item() for _ in range(3)]
     assert sorted(rows) == [0, 1, 2] and len(store) == 0
+
+
+@given(st.integers(4, 400), st.integers(1, 64), st.integers(0, 10**6))
+def test_a_limit_is_kept_while_domains_are_split(rows: int, batch: int, seed: int) -> None:
+    """A tree of depth 12 in which every domain has two children, searched to its end within a few rows."""
+    store = Store(limit=rows * 16)
+    generator = torch.Generator().manual_seed(seed)
+    store.put(bound=torch.zeros(1, dtype=torch.float64), depth=torch.zeros(1, dtype=torch.int64))
+    seen = largest = 0
+    while len(store):
+        taken = store.take(batch)
+        seen += len(taken["depth"])
+        depth = taken["depth"].repeat(2) + 1
+        depth = depth[depth <= 12]
+        store.put(bound=-torch.rand(len(depth), generator=generator).double(), depth=depth)
+        largest = max(largest, len(store))
+    assert seen == 2**13 - 1
+    assert largest <= max(rows, 0.75 * rows + 2) + 12
+
+
+def test_drained_rows_are_all_there_and_leave_room_for_others() -> None:
+    store = Store()
+    store.put(bound=torch.tensor([0.0, -1.0]), row=torch.arange(2))
+    assert [len(part["row"]) for part in store.batches(1)] == [1, 1]
+    assert store.drain()["row"].tolist() == [0, 1]
+    assert store.rows() == store.drain() == {} and store.least() == float("inf")
+    store.put(bound=torch.zeros(3), other=torch.zeros(3, 2))
+    assert store.rows()["other"].shape == (3, 2)
