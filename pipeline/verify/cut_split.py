@@ -30,7 +30,6 @@ from secateur.pipeline.verify.problem import Clauses, Progress, certified
 from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, Schedule
 from secateur.pipeline.verify.root import NodeBounds
 from secateur.pipeline.verify.smooth import relax
-from secateur.pipeline.verify.store import Store
 
 NARROWEST = 1e-6
 """An interval of less than this share of its width at the root is not cut again."""
@@ -123,25 +122,17 @@ class Search:
         progress: Progress,
     ) -> str:
         """Search all clauses. Arguments and result as those of `relu_split.solve`."""
-        store = Store()
+        store = progress.store
         arguments = self.arguments
         clause = torch.arange(len(self.clauses.constant), device=arguments.lower.device)
         lower, upper = (side.expand(len(clause), -1).clone() for side in (arguments.lower, arguments.upper))
-        outcome = self._bounded(
-            store,
-            clause,
-            lower,
-            upper,
-            None,
-            self.clauses.equal_weights(self.dtype),
-            first,
-            suspect,
-            progress,
-        )
-        complete = outcome == ""
-        while outcome != "sat" and len(store):
+        if not len(store):
+            weights = self.clauses.equal_weights(self.dtype)
+            if self._bounded(clause, lower, upper, None, weights, first, suspect, progress):
+                return "sat"
+        while len(store):
             if expired():
-                progress.bound = store.least() if complete else -float("inf")
+                progress.bound = -float("inf") if progress.undecided else store.least()
                 return "unknown"
             picked = store.take(max(1, batch // 2))
             index = picked["argument"]
@@ -150,8 +141,7 @@ class Search:
             row = torch.arange(len(index), device=index.device)
             upper[row, index] = points
             lower[row + len(index), index] = points
-            outcome = self._bounded(
-                store,
+            if self._bounded(
                 picked["clause"].repeat(2),
                 lower,
                 upper,
@@ -160,16 +150,13 @@ class Search:
                 schedule,
                 suspect,
                 progress,
-            )
-            complete = complete and outcome == ""
-        if outcome == "sat":
-            return "sat"
-        progress.bound = 0.0 if complete else -float("inf")
-        return "unsat" if complete else "unknown"
+            ):
+                return "sat"
+        progress.bound = -float("inf") if progress.undecided else 0.0
+        return "unknown" if progress.undecided else "unsat"
 
     def _bounded(
         self,
-        store: Store,
         clause: Tensor,
         lower: Tensor,
         upper: Tensor,
@@ -178,8 +165,8 @@ class Search:
         schedule: Schedule,
         suspect: Callable[[Tensor, int], bool],
         progress: Progress,
-    ) -> str:
-        """Bound new domains; close or store them. Returns "", "sat" or "undecided"."""
+    ) -> bool:
+        """Bound new domains; close or store them. Whether one has a witness."""
         graph, arguments = self.fast, self.arguments
         relaxations = arguments.relaxations(lower, upper, self.dtype)
         rows = self.clauses.specification(clause, self.dtype)
@@ -213,13 +200,14 @@ class Search:
             )
         left = torch.nonzero(~closed).flatten()
         if not len(left):
-            return ""
+            return False
         x = result.minimiser[left].squeeze(1)
         if self.clauses.suspicious(x, self.fast.forward(x), clause[left], suspect):
-            return "sat"
+            return True
         index, splittable = self._to_cut(relaxations, result.tape.coefficient, lower, upper)
         open_ = left[splittable[left]]
-        store.put(
+        progress.undecided = progress.undecided or len(open_) < len(left)
+        progress.store.put(
             clause=clause[open_],
             lower=lower[open_],
             upper=upper[open_],
@@ -228,7 +216,7 @@ class Search:
             bound=bound[open_].nan_to_num(nan=-float("inf")).clamp(max=0),
             argument=index[open_],
         )
-        return "" if len(open_) == len(left) else "undecided"
+        return False
 
     def _certified(
         self, clause: Tensor, lower: Tensor, upper: Tensor, multipliers: Tensor, weights: Tensor
