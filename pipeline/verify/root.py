@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.graph import BoundGraph, affine_interval
-from secateur.pipeline.verify.operations import Affine, Relu
+from secateur.pipeline.verify.graph import BoundGraph, affine_interval, gamma
+from secateur.pipeline.verify.operations import Affine, Dense, Relu
 from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.relaxation import Relaxations, Schedule
 from secateur.pipeline.verify.smooth import interval, relax
@@ -167,7 +167,7 @@ def tighten(
     optimised.
     """
     low, high = (bound.flatten(1).clone() for bound in interval)
-    batch, size = low.shape
+    batch = len(low)
     unstable = (low < high) if everything else (low < 0) & (high > 0)
     most = int(unstable.sum(1).max())
     if most == 0:
@@ -178,20 +178,65 @@ def tighten(
     chunk = max(1, CHUNK_NUMBERS // (2 * batch * widest))
     for first in range(0, most, chunk):
         chosen = neurons[:, first : first + chunk]
-        rows = torch.zeros(batch, chosen.shape[1], size, dtype=low.dtype, device=low.device)
-        rows.scatter_(2, chosen.unsqueeze(2), 1.0)
-        both = torch.cat([rows, -rows], 1).unflatten(2, graph.nodes[source].shape)
+        rows = _rows(graph, source, chosen, magnitude)
         multipliers = None
         if ascent is not None:
             dtype = search_dtype(ascent.graph)
             best = optimise(
-                ascent.graph, ascent.relaxations, box.to(dtype), source, both.to(dtype), ascent.schedule
+                ascent.graph,
+                ascent.relaxations,
+                box.to(dtype),
+                rows.start,
+                rows.rows.to(dtype),
+                ascent.schedule,
             )
             multipliers = {p: m.to(low.dtype) for p, m in best.multipliers.items()}
-        linear = backward(graph, relaxations, source, both, multipliers, magnitudes=magnitude)
-        lower, upper = linear.minimum(box).split(chosen.shape[1], 1)
+        linear = backward(graph, relaxations, rows.start, rows.rows, multipliers, magnitudes=magnitude)
+        lower, upper = rows.added(linear.minimum(box)).split(chosen.shape[1], 1)
         # Where numbers overflow the linear bound is NaN, and says nothing: fmax keeps the other.
         low.scatter_(1, chosen, torch.fmax(low.gather(1, chosen), lower))
         high.scatter_(1, chosen, torch.fmin(high.gather(1, chosen), -upper))
     shape = graph.nodes[source].shape
     return low.unflatten(1, shape), high.unflatten(1, shape)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows ±e_i of a node's neurons i, as rows (B, 2K, *shape) of node `start` and constants (B, 2K), which may be
+    off by `error`."""
+
+    start: int
+    rows: Tensor
+    constant: Tensor | None = None
+    error: Tensor | None = None
+
+    def added(self, bound: Tensor) -> Tensor:
+        """Bounds (B, 2K) of the rows' linear part with the constants added, rounded down."""
+        if self.constant is None or self.error is None:
+            return bound
+        slack = gamma(8, bound) * (bound.abs() + self.constant.abs())
+        return bound + self.constant - self.error * (1 + 1e-6) - slack
+
+
+def _rows(graph: BoundGraph, source: int, chosen: Tensor, magnitude: dict[int, Tensor]) -> Rows:
+    """The rows of the neurons `chosen` (B, K) of node `source`, both signs.
+
+    Of a dense map they are its weights: the first, and often largest, product of a substitution is with a unit matrix,
+    and is left out. Its margin for rounding is the one that `crown.backward` would take.
+    """
+    node = graph.nodes[source]
+    operation = node.operation
+    if isinstance(operation, Dense) and len(operation.weight) == node.size:
+        (start,) = node.inputs
+        weight = operation.weight[chosen].unflatten(2, graph.nodes[start].shape)
+        bias = weight.new_zeros(()) if operation.bias is None else operation.bias[chosen]
+        bias = bias.expand(chosen.shape)
+        error = gamma(node.size + 8 + operation.terms, weight) * magnitude[source].flatten(1).expand(
+            len(chosen), -1
+        ).gather(1, chosen)
+        return Rows(
+            start, torch.cat([weight, -weight], 1), torch.cat([bias, -bias], 1), torch.cat([error, error], 1)
+        )
+    rows = torch.zeros(*chosen.shape, node.size, dtype=magnitude[source].dtype, device=chosen.device)
+    rows.scatter_(2, chosen.unsqueeze(2), 1.0)
+    return Rows(source, torch.cat([rows, -rows], 1).unflatten(2, node.shape))
