@@ -1,0 +1,139 @@
+"""The hot loop on a GPU, checked without one: every tensor stays on the device, and nothing waits for a number.
+
+PyTorch's fake tensors carry a device and a shape but no numbers. An operation on tensors of two devices fails on them,
+and so does everything that needs a number on the host: `.item()`, `bool(tensor)`, `nonzero`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nets import convolutional, mlp, residual
+from secateur.pipeline.verify.crown import Box, backward
+from secateur.pipeline.verify.functions import Sigmoid
+from secateur.pipeline.verify.graph import BoundGraph, Node
+from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.operations import Dense, Elementwise, Input, Product
+from secateur.pipeline.verify.optimise import optimise
+from secateur.pipeline.verify.relaxation import Relaxations, Schedule
+from secateur.pipeline.verify.root import bound_nodes, magnitudes
+from secateur.pipeline.verify.smooth import relax
+
+DOMAINS, ROWS = 3, 2
+
+
+def gated() -> BoundGraph:
+    """A product of a sigmoid layer and a dense one."""
+    weight, bias = torch.randn(3, 5, 4, dtype=torch.float64), torch.zeros(5, dtype=torch.float64)
+    nodes = [
+        Node("x", Input(), (), (4,)),
+        Node("gate", Dense(weight[0], bias), (0,), (5,)),
+        Node("sigmoid", Elementwise(Sigmoid()), (1,), (5,)),
+        Node("value", Dense(weight[1], bias), (0,), (5,)),
+        Node("product", Product(), (2, 3), (5,)),
+        Node("y", Dense(weight[2].T[:2].contiguous(), None), (4,), (2,)),
+    ]
+    return BoundGraph(tuple(nodes))
+
+
+NETWORKS: dict[str, Callable[[], BoundGraph]] = {
+    "mlp": lambda: lower(mlp(0, 4, [6, 5], 2)),
+    "residual": lambda: lower(residual(0, 4, 6, 2)),
+    "convolutional": lambda: lower(convolutional(0)),
+    "gated": gated,
+}
+
+
+def on_gpu(mode: FakeTensorMode, value: Any) -> Any:
+    """Dictionaries, tuples and dataclasses of tensors, with fake tensors on a GPU in their places."""
+    if isinstance(value, Tensor):
+        return mode.from_tensor(value).to("cuda")
+    if isinstance(value, dict):
+        return {key: on_gpu(mode, item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(on_gpu(mode, item) for item in value)
+    if hasattr(value, "__dataclass_fields__"):
+        return replace(
+            value, **{f.name: on_gpu(mode, getattr(value, f.name)) for f in fields(value) if f.init}
+        )
+    return value
+
+
+def prepared(name: str) -> tuple[BoundGraph, Box, Relaxations, Tensor, dict[int, Tensor]]:
+    graph = NETWORKS[name]()
+    generator = torch.Generator().manual_seed(0)
+    centre = torch.randn(DOMAINS, *graph.input.shape, generator=generator, dtype=torch.float64)
+    nodes = bound_nodes(graph, Box(centre - 0.5, centre + 0.5), "crown")
+    cuts = {p: [torch.zeros_like(nodes.values[s][0]) for s in graph.nodes[p].inputs] for p in graph.nonlinear}
+    relaxations = {
+        p: relax(graph.nodes[p].operation, [nodes.values[s] for s in graph.nodes[p].inputs], cuts[p])
+        for p in graph.nonlinear
+    }
+    rows = torch.randn(
+        DOMAINS, ROWS, *graph.nodes[graph.output].shape, generator=generator, dtype=torch.float64
+    )
+    return graph, nodes.box, relaxations, rows, magnitudes(graph, nodes)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_ascent_stays_on_the_device_and_never_waits(name: str) -> None:
+    graph, box, relaxations, rows, _ = prepared(name)
+    weights = torch.full((DOMAINS, ROWS), 1 / ROWS, dtype=torch.float64)
+    with FakeTensorMode() as mode:
+        arguments = [on_gpu(mode, value) for value in (graph, relaxations, box)]
+        with pytest.raises(DataDependentOutputException):  # a wait would not go unnoticed
+            optimise(*arguments, graph.output, on_gpu(mode, rows), Schedule(3), stop_above=0.0)
+        result = optimise(
+            *arguments, graph.output, on_gpu(mode, rows), Schedule(3), weights=on_gpu(mode, weights)
+        )
+        assert result.bound.device.type == "cuda"
+        assert {m.device.type for m in result.multipliers.values()} == {"cuda"}
+
+
+class Waits(TorchDispatchMode):
+    """Counts the numbers that the host asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_stopping_early_waits_once_an_iteration_whatever_the_batch() -> None:
+    iterations = 4
+    counts = []
+    for repeat in (1, 20):
+        graph, box, relaxations, rows, _ = prepared("mlp")
+        index = torch.arange(DOMAINS).repeat(repeat)
+        many = {
+            p: replace(r, **{f.name: getattr(r, f.name)[index] for f in fields(r)})
+            for p, r in relaxations.items()
+        }
+        with Waits() as waits:
+            optimise(graph, many, box[index], graph.output, rows[index], Schedule(iterations), stop_above=1e9)
+        counts.append(waits.count)
+    assert counts == [iterations + 1] * 2
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rigorous_bounds_stay_on_the_device_and_never_wait(name: str) -> None:
+    graph, box, relaxations, rows, magnitude = prepared(name)
+    with FakeTensorMode() as mode:
+        linear = backward(
+            *(on_gpu(mode, value) for value in (graph, relaxations)),
+            graph.output,
+            on_gpu(mode, rows),
+            magnitudes=on_gpu(mode, magnitude),
+        )
+        assert linear.minimum(on_gpu(mode, box)).device.type == "cuda"
