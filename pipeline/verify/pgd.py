@@ -36,7 +36,9 @@ def inner_box(problems: SubProblems) -> Box:
     """Where witnesses of each sub-problem are looked for: (P, n_in), float64.
 
     A side has float32 ends, inside the box, where a float32 number lies in it: those the network is fed unrounded.
-    Elsewhere it has the float64 numbers nearest to the ends as written.
+    Elsewhere it has the float64 numbers nearest to the ends as written. A number stands for its shortest decimal
+    (`formats.query.written`), which at an end of many digits may lie outside by less than an ulp: such an end is left
+    out where the side has another number.
     """
     box, near = problems.box(), problems.nearest[problems.region]
     infinity = torch.tensor(float("inf"))
@@ -44,7 +46,18 @@ def inner_box(problems: SubProblems) -> Box:
     lower = torch.where(lower.double() < box.lower, torch.nextafter(lower, infinity), lower).double()
     upper = torch.where(upper.double() > box.upper, torch.nextafter(upper, -infinity), upper).double()
     none = lower > upper
-    return Box(torch.where(none, near.lower, lower), torch.where(none, near.upper, upper))
+    lower, upper = torch.where(none, near.lower, lower), torch.where(none, near.upper, upper)
+    above = torch.nextafter(lower.float(), infinity).double()
+    below = torch.nextafter(upper.float(), -infinity).double()
+    long_lower, long_upper = (lower == box.lower) & _long(lower), (upper == box.upper) & _long(upper)
+    room = ~none & (torch.where(long_lower, above, lower) <= torch.where(long_upper, below, upper))
+    return Box(torch.where(long_lower & room, above, lower), torch.where(long_upper & room, below, upper))
+
+
+def _long(value: Tensor) -> Tensor:
+    """Where a number may have more decimals than the shortest text that means it: all but small multiples of 2⁻¹⁴."""
+    scaled = value * 2**14
+    return (scaled != scaled.round()) | (value.abs() >= 100)
 
 
 def inside(x: Tensor, box: Box) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -149,3 +151,23 @@ def test_a_box_of_a_few_ulps_ends() -> None:
     result = verify(model, vnnlib.parse(text, "p"), timeout=20)
     assert result.verdict in ("sat", "unknown")
     assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("side", ["lower", "upper"])
+def test_a_witness_at_an_end_with_many_digits(side: str) -> None:
+    """Ends written with all digits of a float32, whose shortest decimals may lie outside of the box."""
+    random = np.random.default_rng(5)
+    ends = np.float32(random.uniform(0.01, 0.99, 30)).astype(float)
+    low, high = (ends, ends + 0.125) if side == "lower" else (ends - 0.125, ends)
+    net = Net(0, 30)
+    weight = net.constant(np.ones((30, 1)) if side == "upper" else -np.ones((30, 1)))
+    model = net.finish(net("MatMul", "x", weight))
+    bounds = [
+        f"(assert ({c} X_{i} {Decimal(v)}))" for c, e in ((">=", low), ("<=", high)) for i, v in enumerate(e)
+    ]
+    most = float(ends.sum() if side == "upper" else -ends.sum()) - 1e-4
+    text = [f"(declare-const {n} Real)" for n in (*(f"X_{i}" for i in range(30)), "Y_0")]
+    query = vnnlib.parse("\n".join([*text, *bounds, f"(assert (>= Y_0 {most}))"]), "p")
+    assert any(Fraction(repr(v)) != Fraction(v) for v in ends.tolist())
+    result = verify(model, query, timeout=10)
+    assert result.verdict == "sat"
