@@ -54,11 +54,12 @@ timeout_option = click.option(
 )
 verifier_option = click.option(
     "--verifier",
-    type=click.Choice(["crown", "milp"]),
+    type=click.Choice(["crown", "milp", "auto_lirpa"]),
     default="crown",
     show_default=True,
     help="crown: bounds, attack, branch and bound. milp: one mixed-integer program (HiGHS, within its tolerances), "
-    "a reference for small nets.",
+    "a reference for small nets. auto_lirpa: linear bounds by that library (in float64, with a margin but no proof "
+    "for rounding), 'unsat' or 'unknown'; install it with: pip install --no-deps auto-LiRPA==0.3 appdirs tqdm",
 )
 threads_option = click.option(
     "--threads",

@@ -52,7 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=20.0, help="seconds an instance at most (default 20)"
     )
-    parser.add_argument("--verifier", choices=["crown", "milp"], default="crown")
+    parser.add_argument("--verifier", choices=["crown", "milp", "auto_lirpa"], default="crown")
     parser.add_argument("--limit", type=int, help="only the first N instances of each folder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)

@@ -11,7 +11,6 @@ and the deviation of an input normalisation, stay.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,10 +24,9 @@ from torch import nn
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, UnsupportedError
 from secateur.formats.onnx_model import Model
-from secateur.pipeline import onnxrt
+from secateur.pipeline import onnxrt, onnxtorch
 
 _TOLERANCE = 1e-4
-_CONVERT_HINT = "`secateur convert` may bring it into a form that can be trained"
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -70,7 +68,7 @@ class TrainableGraph:
             )
         self.input_shape = onnxrt.input_shape(model)[1:]
         self._dtype = torch.float64 if _is_double(inputs[0]) else torch.float32
-        self._module = _convert(model)
+        self._module = onnxtorch.module(model)
         trained, statistics = _bindings(model, self._module)
         self._bindings = trained + statistics
         arrays = onnx_model.initializers(model.proto)
@@ -83,7 +81,9 @@ class TrainableGraph:
             for binding in statistics
         }
         if not self.parameters:
-            raise UnsupportedError("there are no weights to train", where=model.name, hint=_CONVERT_HINT)
+            raise UnsupportedError(
+                "there are no weights to train", where=model.name, hint=onnxtorch.CONVERT_HINT
+            )
         self._check_bindings()
         self._module.to(self.device)
         self.eval()
@@ -159,7 +159,7 @@ class TrainableGraph:
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UnsupportedError(
-                f"cannot be run on a batch of inputs: {reason}", where=model.name, hint=_CONVERT_HINT
+                f"cannot be run on a batch of inputs: {reason}", where=model.name, hint=onnxtorch.CONVERT_HINT
             ) from None
         worst = onnxrt.difference(expected, found)
         if not worst <= _TOLERANCE:
@@ -171,24 +171,6 @@ class TrainableGraph:
 
 def _is_double(value: onnx.ValueInfoProto) -> bool:
     return bool(value.type.tensor_type.elem_type == onnx.TensorProto.DOUBLE)
-
-
-def _convert(model: Model) -> nn.Module:
-    """onnx2torch on a copy whose node i is called `n{i}`, so that submodules can be told apart whatever the names."""
-    from onnx2torch import convert
-
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    for index, node in enumerate(proto.graph.node):
-        node.name = f"n{index}"
-        node.domain = "" if node.domain == "ai.onnx" else node.domain
-    try:
-        module: nn.Module = convert(proto)
-    except (NotImplementedError, KeyError, RuntimeError, ValueError) as error:
-        missing = re.search(r"operation_type='(\w+)'", str(error))
-        reason = f"operator '{missing[1]}' of its opset has no torch form" if missing else str(error)
-        raise UnsupportedError(f"cannot be trained: {reason}", where=model.name, hint=_CONVERT_HINT) from None
-    return module
 
 
 def _bindings(model: Model, module: nn.Module) -> tuple[list[_Binding], list[_Binding]]:

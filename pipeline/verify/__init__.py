@@ -10,7 +10,8 @@ The modules, in the order in which a query meets them:
 * `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
 * `fold`: the network as small dense maps for one box;
 * `problem`, `branching`, `store`, `relu_split`, `input_split`, `leaf`: branch and bound;
-* `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `api` and `results`: what callers see.
+* `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `auto_lirpa`: bounds of that library;
+  `api` and `results`: what callers see.
 """
 
 from __future__ import annotations

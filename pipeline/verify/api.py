@@ -21,7 +21,7 @@ from secateur.pipeline.verify.root import bound_nodes
 from secateur.pipeline.verify.specification import subproblems
 
 METHODS = ("ibp", "crown", "alpha-crown")
-VERIFIERS = ("crown", "milp")
+VERIFIERS = ("crown", "milp", "auto_lirpa")
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ def verify(
     device: str = "cpu",
     seed: int = 0,
 ) -> Result:
-    """Decide one query within `timeout` seconds, by our engine ("crown") or the MILP reference ("milp").
+    """Decide one query within `timeout` seconds: by our engine ("crown"), the MILP reference ("milp"), or bounds of the
+    library auto_LiRPA alone ("auto_lirpa": "unsat" or "unknown").
 
     Raises:
-        InputError: the query does not fit the network; an unknown verifier.
-        UnsupportedError: an operator that the engine does not support.
+        InputError: the query does not fit the network; an unknown verifier, or one that is not installed.
+        UnsupportedError: an operator that the verifier does not support.
     """
     return next(verify_many([(model, query)], timeout=timeout, verifier=verifier, device=device, seed=seed))
 
@@ -87,13 +88,19 @@ def verify_many(
     for _, group in itertools.groupby(problems, key=lambda problem: problem[0].sha256):
         members = list(group)
         queries = [query for _, query in members]
-        engine = Engine(members[0][0], device)
+        model = members[0][0]
         if verifier == "crown":
-            yield from engine.verify(queries, timeout=timeout, seed=seed)
-        else:
+            yield from Engine(model, device).verify(queries, timeout=timeout, seed=seed)
+        elif verifier == "milp":
             from secateur.pipeline.verify import milp
 
+            engine = Engine(model, device)
             yield from (milp.verify(engine, query, timeout=timeout) for query in queries)
+        else:
+            from secateur.pipeline.verify import auto_lirpa
+
+            network = auto_lirpa.Network(model, device)
+            yield from (network.verify(query, timeout=timeout) for query in queries)
 
 
 def attack(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline.verify import cut_split, input_split, relu_split
@@ -30,7 +29,7 @@ from secateur.pipeline.verify.relaxation import Multipliers, Schedule
 from secateur.pipeline.verify.replay import Replay, Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
-from secateur.pipeline.verify.specification import SubProblems, subproblems
+from secateur.pipeline.verify.specification import SubProblems, check_fits, subproblems
 
 FEW_INPUTS = 8
 """Up to so many inputs of positive width the input box is split instead of the neurons."""
@@ -124,14 +123,8 @@ class Engine:
 
     def check_fits(self, query: Query) -> None:
         """Raises InputError when the query is about a network of another size."""
-        inputs, outputs = self.graph.input.size, self.graph.nodes[self.graph.output].size
-        if len(query.networks) != 1 or (query.inputs, query.outputs) != (inputs, outputs):
-            raise InputError(
-                f"the property has {query.inputs} inputs and {query.outputs} outputs, the network "
-                f"{self.model.name} has {inputs} and {outputs}",
-                where=query.name or None,
-                hint="give the property that was made for this network",
-            )
+        outputs = self.graph.nodes[self.graph.output].size
+        check_fits(query, self.graph.input.size, outputs, self.model.name)
 
     def shaped(self, box: Box) -> Box:
         """Flat boxes (B, n_in) in the shape of the network's input, on the engine's device."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.formats.errors import InputError
 from secateur.formats.query import Floats, Query
 from secateur.pipeline.verify.crown import Box
 
@@ -63,6 +64,17 @@ class SubProblems:
             result = result + torch.einsum("p...i,psi->p...s", x, self.inputs.to(x.dtype))
         constant = self.constant.to(y.dtype)
         return result + constant.view(len(constant), *([1] * (y.dim() - 2)), -1)
+
+
+def check_fits(query: Query, inputs: int, outputs: int, name: str) -> None:
+    """Raises InputError when the query is not about one network of so many inputs and outputs."""
+    if len(query.networks) != 1 or (query.inputs, query.outputs) != (inputs, outputs):
+        raise InputError(
+            f"the property has {query.inputs} inputs and {query.outputs} outputs, the network {name} has "
+            f"{inputs} and {outputs}",
+            where=query.name or None,
+            hint="give the property that was made for this network",
+        )
 
 
 def subproblems(queries: Sequence[Query]) -> SubProblems:
