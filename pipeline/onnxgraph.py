@@ -6,8 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
+
+RANDOM = {
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Multinomial",
+    "Bernoulli",
+}
+"""Operators whose value is no function of their inputs."""
 
 
 def label(node: onnx.NodeProto) -> str:
@@ -22,6 +33,22 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
             value = helper.get_attribute_value(entry)
             return value.decode() if isinstance(value, bytes) else value
     return default
+
+
+def constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The value of a Constant node; None of another node, and of a sparse or string constant."""
+    entry = node.attribute[0] if node.op_type == "Constant" and node.attribute else None
+    if entry is None:
+        return None
+    if entry.name == "value":
+        tensor = onnx.TensorProto()
+        tensor.CopyFrom(entry.t)
+        return tensor
+    if entry.name in ("value_int", "value_ints"):
+        return numpy_helper.from_array(np.asarray(attribute(node, entry.name), np.int64))
+    if entry.name in ("value_float", "value_floats"):
+        return numpy_helper.from_array(np.asarray(attribute(node, entry.name), np.float32))
+    return None
 
 
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:

@@ -18,15 +18,7 @@ from onnx import numpy_helper
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph, onnxrt
 
-_CHANCE = {
-    "RandomNormal",
-    "RandomNormalLike",
-    "RandomUniform",
-    "RandomUniformLike",
-    "Multinomial",
-    "Bernoulli",
-}
-_KEPT = _CHANCE | {"Constant", "DequantizeLinear"}
+_KEPT = onnxgraph.RANDOM | {"Constant", "DequantizeLinear"}
 
 
 def check(model: onnx.ModelProto) -> str | None:
@@ -58,26 +50,13 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
 def _lift_constant_nodes(graph: onnx.GraphProto) -> None:
     kept = []
     for node in graph.node:
-        tensor = _constant_tensor(node) if node.op_type == "Constant" else None
+        tensor = onnxgraph.constant_tensor(node)
         if tensor is None:
             kept.append(node)
             continue
         tensor.name = node.output[0]
         graph.initializer.append(tensor)
     onnxgraph.replace_nodes(graph, kept)
-
-
-def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
-    entry = node.attribute[0]
-    if entry.name == "value":
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(entry.t)
-        return tensor
-    if entry.name in ("value_int", "value_ints"):
-        return numpy_helper.from_array(np.asarray(onnxgraph.attribute(node, entry.name), np.int64))
-    if entry.name in ("value_float", "value_floats"):
-        return numpy_helper.from_array(np.asarray(onnxgraph.attribute(node, entry.name), np.float32))
-    return None
 
 
 def _foldable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

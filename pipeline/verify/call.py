@@ -55,12 +55,22 @@ class Call:
 
     def shape(self, position: int = 0) -> tuple[int, ...]:
         """The ONNX shape of the argument at `position`."""
-        value = self.arguments[position]
-        if value is None:
-            raise self.refuse(f"its input {position} is missing")
+        return self.shape_of(self.operand(position))
+
+    def shape_of(self, value: Value) -> tuple[int, ...]:
         return self.builder.nodes[value].shape if isinstance(value, int) else value.shape
 
+    def operand(self, position: int) -> Value:
+        """The argument at `position`, constant or variable, which must be there."""
+        value = self.arguments[position] if position < len(self.arguments) else None
+        if value is None:
+            raise self.refuse(f"its input {position} is missing")
+        return value
+
     def emit(self, operation: Operation, *sources: int) -> int:
+        constants = [value for value in vars(operation).values() if isinstance(value, Tensor)]
+        if not all(bool(value.isfinite().all()) for value in constants):
+            raise self.refuse("a constant is infinite or NaN")
         return self.builder.emit(self.node.output[0] or node_name(self.node), operation, *sources)
 
     def integer(self, name: str, default: int) -> int:

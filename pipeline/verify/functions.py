@@ -13,11 +13,18 @@ gradient of a bound by α needs no more.
 
 **Rounding.** f - s·x at a computed stationary point differs from its extreme by second order in the point's error, and
 by the rounding of f and of the product: `error`·u·(|f| + |s·x|) is taken off (torch's elementary functions are within
-a few ulps in float64).
+a few ulps in float64). Near a point of inflection the stationary point is known to √u only, but there f - s·x varies
+by the third order: u·√u is taken off for that.
+
+**What is not known.** Where f overflows or is not defined the intercept is `unknown`, a finite number, since 0·∞ would
+spoil sums. So that it is not taken for a bound by the next function, numbers beyond `large` count as infinite.
+
+The functions themselves: `curves` (smooth, in closed form), `steps` (with jumps), `gates` (solved numerically).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +32,16 @@ from torch import Tensor
 
 SAMPLES = 24
 """How many points of [l, u] the slopes of an envelope are estimated from: more is tighter, never sounder."""
+
+
+def unknown(dtype: torch.dtype) -> float:
+    """What stands for an infinite bound."""
+    return torch.finfo(dtype).max / 1e8
+
+
+def large(dtype: torch.dtype) -> float:
+    """From where on a bound says nothing; far below `unknown`, which may have been scaled down since."""
+    return 1e200 if dtype == torch.float64 else 1e25
 
 
 @dataclass(frozen=True)
@@ -36,14 +53,16 @@ class Extreme:
 
 
 class Function:
-    """Base of the functions; a subclass without parameters is one, see `Sigmoid`."""
+    """Base of the functions; one with parameters is a frozen dataclass."""
 
-    name = "?"
     error = 32.0
     """Rounding errors of f near a stationary point, in units of u·(|f| + |s·x|)."""
 
     split_at: float | None = None
     """Where to split an interval that contains it (a kink, a point of inflection); None: in its middle."""
+
+    image: tuple[float, float] = (-math.inf, math.inf)
+    """Bounds of all values of f."""
 
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -52,8 +71,15 @@ class Function:
         """Points where f' = slope; where there is none, anything (it is moved into [lower, upper] by the caller)."""
         raise NotImplementedError
 
+    def doubt(self, slope: Tensor, point: Tensor) -> Tensor | None:
+        """By how much f - slope·x at a computed stationary point may miss the extreme, beside rounding."""
+        return None
+
     def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """One-sided limits (x, f(x±)) at jumps within [lower, upper]; where there is none, (lower, f(lower))."""
+        """One-sided limits (x, f(x±)) at jumps within [lower, upper]; where there is none, (lower, f(lower)).
+
+        Any pair may be added that f does not exceed on [lower, upper]: that loosens bounds, and no more.
+        """
         return []
 
     def defined(self, lower: Tensor, upper: Tensor) -> Tensor | None:
@@ -71,23 +97,29 @@ class Function:
     def range(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
         """Bounds of f on [lower, upper]."""
         flat = torch.zeros_like(lower)
-        return self.below(flat, lower, upper).value, self.above(flat, lower, upper).value
+        least, most = self.image
+        return (
+            self.below(flat, lower, upper).value.clamp(min=least),
+            self.above(flat, lower, upper).value.clamp(max=most),
+        )
 
     def _extreme(self, slope: Tensor, lower: Tensor, upper: Tensor, sign: float) -> Extreme:
         """The maximum of sign·(f(x) - slope·x), times sign."""
-        unknown = sign * torch.finfo(lower.dtype).max / 1e8
-        points = [(x, self(x)) for x in (lower, upper)]
-        for inner in self.stationary(slope, lower, upper):
-            x = torch.fmax(torch.fmin(inner, upper), lower)  # NaN, too, becomes an end
-            points.append((x, self(x)))
-        points += self.limits(lower, upper)
-        unit = torch.finfo(lower.dtype).eps / 2
+        dtype = lower.dtype
+        low = torch.where(lower < -large(dtype), -math.inf, lower)
+        high = torch.where(upper > large(dtype), math.inf, upper)
+        candidates: list[tuple[Tensor, Tensor, Tensor | None]] = [(x, self(x), None) for x in (low, high)]
+        for inner in self.stationary(slope, low, high):
+            x = torch.fmax(torch.fmin(inner, high), low)  # NaN, too, becomes an end
+            candidates.append((x, self(x), self.doubt(slope, inner)))
+        candidates += [(x, value, None) for x, value in self.limits(low, high)]
+        unit = torch.finfo(dtype).eps / 2
         best: Tensor | None = None
-        where = lower
-        for x, value in points:
+        where = low
+        for x, value, doubt in candidates:
             product = torch.where(slope == 0, 0.0, slope * x)  # 0·∞ is 0 here
-            slack = self.error * unit * (value.abs() + product.abs()) + torch.finfo(lower.dtype).tiny
-            reached = sign * (value - product) + slack
+            slack = self.error * unit * (value.abs() + product.abs()) + unit * math.sqrt(unit)
+            reached = sign * (value - product) + (slack if doubt is None else slack + doubt)
             if best is None:
                 best = reached
             else:
@@ -97,10 +129,11 @@ class Function:
         assert best is not None
         result = sign * best
         lost = ~result.isfinite()
-        defined = self.defined(lower, upper)
+        defined = self.defined(low, high)
         if defined is not None:
             lost = lost | ~defined
-        return Extreme(torch.where(lost, unknown, result), where)
+        point = torch.fmax(torch.fmin(where, upper), lower)
+        return Extreme(torch.where(lost, sign * unknown(dtype), result), point)
 
     def slopes(self, lower: Tensor, upper: Tensor) -> Slopes:
         """The slopes of the supporting lines of f's convex and concave envelopes at both ends, estimated."""
@@ -115,7 +148,8 @@ class Function:
         chord = (at_upper - at_lower) / width
         from_lower = torch.cat([from_lower, chord.unsqueeze(0)])
         to_upper = torch.cat([to_upper, chord.unsqueeze(0)])
-        usable = width > 1e-7 * torch.maximum(lower.abs(), upper.abs())
+        largest = torch.maximum(lower.abs(), upper.abs())
+        usable = (width > 1e-7 * largest) & (largest < large(lower.dtype))
 
         def known(value: Tensor) -> Tensor:
             return torch.where(usable & value.isfinite(), value, 0.0)
@@ -138,35 +172,3 @@ class Slopes:
     above_at_lower: Tensor
     above_at_upper: Tensor
     chord: Tensor
-
-
-class Sigmoid(Function):
-    """1 / (1 + exp(-x)); f' = f·(1 - f)."""
-
-    name, split_at = "Sigmoid", 0.0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
-
-    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
-        # f·(1 - f) = s has the roots f = (1 ± √(1 - 4s)) / 2, at x = ±log(f / (1 - f)).
-        root = (1 - 4 * slope).clamp(min=0).sqrt()
-        # The smaller f, without cancellation: 2s / (1 + √(1 - 4s)).
-        small = 2 * slope.clamp(min=0) / (1 + root)
-        x = small.log() - torch.log1p(-small)
-        return [x, -x]
-
-
-class Tanh(Function):
-    """tanh x; f' = 1 - f²."""
-
-    name, split_at = "Tanh", 0.0
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
-
-    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
-        # cosh x = 1/√s, where x = log(1/√s + √(1/s - 1)).
-        s = slope.clamp(min=torch.finfo(slope.dtype).tiny, max=1)
-        x = ((1 + (1 - s).sqrt()) / s.sqrt()).log()
-        return [x, -x]

@@ -6,13 +6,13 @@ the file, in real arithmetic.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify.call import Array, Builder, Call, Value, node_name
+from secateur.pipeline.verify.call import Builder, Call, Value, node_name
+from secateur.pipeline.verify.constants import evaluate
 from secateur.pipeline.verify.graph import BoundGraph, Node
 from secateur.pipeline.verify.operations import Input
 from secateur.pipeline.verify.operators import RULES
@@ -76,12 +76,12 @@ def lower(model: Model) -> BoundGraph:
         attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         call = Call(node, arguments, attributes, opset, builder)
         if all(not isinstance(value, int) for value in arguments):
-            results: list[Value] = list(evaluate(node, arguments, opset, model))
+            results = _evaluated(call)
         elif node.domain not in ("", "ai.onnx") or node.op_type not in RULES:
             raise call.refuse("not supported by this engine")
         else:
             try:
-                results = RULES[node.op_type](call)
+                results = RULES[node.op_type].rule(call)
             except (RuntimeError, ValueError, IndexError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(
@@ -111,24 +111,10 @@ def prune_unused(nodes: list[Node], output: int) -> BoundGraph:
     )
 
 
-def evaluate(node: onnx.NodeProto, arguments: list[Value | None], opset: int, model: Model) -> list[Array]:
-    """The outputs of a node whose arguments are all constant, by the ONNX reference implementation."""
-    if node.op_type == "Constant":
-        for attribute in node.attribute:
-            if attribute.name == "value":
-                return [numpy_helper.to_array(attribute.t)]
-            if attribute.name in ("value_float", "value_floats"):
-                return [np.asarray(onnx.helper.get_attribute_value(attribute), dtype=np.float32)]
-            if attribute.name in ("value_int", "value_ints"):
-                return [np.asarray(onnx.helper.get_attribute_value(attribute), dtype=np.int64)]
-    from onnx.reference import ReferenceEvaluator  # slow to import, and seldom needed
-
+def _evaluated(call: Call) -> list[Value]:
+    """The outputs of a node whose arguments are all constant."""
+    known = [call.constant(position) for position in range(len(call.arguments))]
     try:
-        feeds = {name: np.asarray(value) for name, value in zip(node.input, arguments, strict=True) if name}
-        evaluator = ReferenceEvaluator(node, opsets={"": opset})
-        return [np.asarray(result) for result in evaluator.run(None, feeds)]
-    except Exception as error:
-        raise UnsupportedError(
-            f"operator {node.op_type} of node '{node_name(node)}': cannot be evaluated: {error}",
-            where=model.name,
-        ) from None
+        return list(evaluate(call.node, known, call.opset))
+    except UnsupportedError as error:
+        raise call.refuse(f"cannot be evaluated: {error}") from None

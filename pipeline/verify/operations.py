@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import prod
 from typing import Self
 
@@ -280,9 +281,10 @@ class Select(Affine):
     source: tuple[int, ...]
     target: tuple[int, ...]
 
-    @property
+    @cached_property
     def terms(self) -> int:
-        return len(self.index) // max(1, prod(self.source)) + 2
+        uses = torch.bincount(self.index[self.index >= 0].flatten(), minlength=1)
+        return int(uses.max()) + 2
 
     def forward(self, *x: Tensor) -> Tensor:
         flat = functional.pad(x[0].flatten(1), (0, 1))

@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from cases import CASES, case
 from factories import box_property
-from nets import (
-    CASES,
-    INPUTS,
-    case,
-    convolutional,
-    ending_in_relu,
-    mlp,
-    residual,
-    starting_with_relu,
-    without_relu,
-)
+from nets import INPUTS, convolutional, ending_in_relu, mlp, residual, starting_with_relu, without_relu
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nets import convolutional, mlp, residual
 from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.functions import Sigmoid
+from secateur.pipeline.verify.curves import Sigmoid
 from secateur.pipeline.verify.graph import BoundGraph, Node
 from secateur.pipeline.verify.lowering import lower
 from secateur.pipeline.verify.operations import Dense, Elementwise, Input, Product

@@ -10,18 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nets import (
-    CASES,
-    INPUTS,
-    Net,
-    case,
-    convolutional,
-    ending_in_relu,
-    mlp,
-    residual,
-    starting_with_relu,
-    without_relu,
-)
+from cases import RELU, case
+from nets import INPUTS, Net, convolutional, ending_in_relu, mlp, residual, starting_with_relu, without_relu
 from oracles import exact
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify.crown import Box
@@ -83,7 +73,7 @@ def test_folded_architectures(name: str, seed: int, widths: str) -> None:
     check(ARCHITECTURES[name](seed), seed, widths)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", RELU)
 def test_folded_operators(name: str) -> None:
     check(case(name, 4), 4, "some")
 

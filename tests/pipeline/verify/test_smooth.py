@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
+from secateur.pipeline.verify.curves import Sigmoid, Tanh
 from secateur.pipeline.verify.cut_split import Arguments, Search
 from secateur.pipeline.verify.embed import embed
-from secateur.pipeline.verify.functions import Sigmoid, Tanh
 from secateur.pipeline.verify.graph import BoundGraph, Node
 from secateur.pipeline.verify.operations import (
     Dense,

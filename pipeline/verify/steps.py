@@ -1,0 +1,70 @@
+"""Functions with jumps. Between jumps they are constant, so that only ends, jumps and their one-sided limits count."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.verify.functions import Function
+
+
+class Sign(Function):
+    """-1, 0 or 1; it jumps at 0."""
+
+    split_at, image = 0.0, (-1.0, 1.0)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.sign(x)
+
+    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        return [torch.zeros_like(slope)]
+
+    def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
+        inside = (lower <= 0) & (upper >= 0)
+        return [
+            _pair(self, lower, inside & (lower < 0), torch.zeros_like(lower), -1.0),
+            _pair(self, lower, inside & (upper > 0), torch.zeros_like(lower), 1.0),
+        ]
+
+
+class Floor(Function):
+    """The next whole number below or at x. Of its jumps in [l, u] only the first and the last can be extreme."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.floor(x)
+
+    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        return []
+
+    def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
+        pairs = []
+        for jump in (lower.ceil(), upper.floor()):
+            inside = (jump >= lower) & (jump <= upper)
+            pairs.append(_pair(self, lower, inside, jump, jump))
+            pairs.append(_pair(self, lower, inside & (lower < jump), jump, jump - 1))
+        return pairs
+
+
+class Round(Function):
+    """The nearest whole number, halves to the even one; it jumps at the halves."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.round(x)
+
+    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        return []
+
+    def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
+        pairs = []
+        for jump in ((lower - 0.5).ceil() + 0.5, (upper + 0.5).floor() - 0.5):
+            inside = (jump >= lower) & (jump <= upper)
+            for value in (jump - 0.5, jump + 0.5):
+                pairs.append(_pair(self, lower, inside, jump, value))
+        return pairs
+
+
+def _pair(
+    function: Function, lower: Tensor, inside: Tensor, jump: Tensor, value: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """The limit `value` at `jump` where that lies inside, else the lower end."""
+    return torch.where(inside, jump, lower), torch.where(inside, value, function(lower))
