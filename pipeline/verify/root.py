@@ -21,6 +21,10 @@ from secateur.pipeline.verify.smooth import interval, relax
 CHUNK_NUMBERS = 16_000_000
 """How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
 
+DEAREST = 2_000_000_000
+"""Rows × numbers of all nodes before: from there on intervals have to do for the arguments of smooth functions, of
+which attention has tens of thousands."""
+
 
 @dataclass(frozen=True)
 class NodeBounds:
@@ -100,9 +104,16 @@ def bound_nodes(
                     if method == "alpha-crown" and search and schedule
                     else None
                 )
-                everything = graph.bounded[position]
                 low, high = tighten(
-                    graph, (low, high), relaxations, magnitude, box, position, ascent, everything=everything
+                    graph,
+                    (low, high),
+                    relaxations,
+                    magnitude,
+                    box,
+                    position,
+                    ascent,
+                    everything=graph.bounded[position],
+                    expired=expired,
                 )
         values[position] = low, high
     return NodeBounds(box, values)
@@ -159,12 +170,13 @@ def tighten(
     ascent: Ascent | None = None,
     *,
     everything: bool = False,
+    expired: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Tensor]:
     """Bounds `interval` (B, *shape) of node `source`, intersected with linear bounds of its unstable neurons (or, with
     `everything`, of all that vary).
 
     `relaxations` are of the nonlinear nodes before it, `magnitude` as in `crown.backward`; with an ascent, slopes are
-    optimised.
+    optimised. What would cost more than `DEAREST`, or comes after `expired()`, stays as it is.
     """
     low, high = (bound.flatten(1).clone() for bound in interval)
     batch = len(low)
@@ -174,9 +186,14 @@ def tighten(
         return interval
     # Per sub-problem its own unstable neurons, first; the rest of the columns repeats stable ones harmlessly.
     neurons = torch.argsort(unstable.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
-    widest = max(node.size for node in graph.nodes[: source + 1])
+    sizes = [node.size for node in graph.nodes[: source + 1]]
+    if everything and 2 * batch * most * sum(sizes) > DEAREST:
+        return interval
+    widest = max(sizes)
     chunk = max(1, CHUNK_NUMBERS // (2 * batch * widest))
     for first in range(0, most, chunk):
+        if expired():
+            break
         chosen = neurons[:, first : first + chunk]
         rows = _rows(graph, source, chosen, magnitude)
         multipliers = None
