@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify import cut_split, input_split, relu_split
+from secateur.pipeline.verify import conflict_split, cut_split, input_split, relu_split
 from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.embed import embed
 from secateur.pipeline.verify.fold import Folded, fold_and_bound, free_inputs
@@ -47,6 +48,9 @@ SPLIT_NUMBERS = 400_000
 
 CUT_NUMBERS = 200_000
 """Domains × arguments of one batch, where arguments of other nonlinear nodes are split."""
+
+EASY_SHARE, CONFLICT_SHARE = 0.02, 0.9
+"""Where linear programs promise more: shares of the time left for the batches before them, and then for them."""
 
 INPUT_BATCH = 256
 """Domains of one batch, where inputs are split."""
@@ -376,22 +380,34 @@ class Engine:
             )
         else:
             problem = Problem(rows, direct, constant, folded)
-            batch = max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total)))
-            outcome = relu_split.solve(
-                problem,
-                first=OUTPUT_SCHEDULE,
-                schedule=SPLIT_SCHEDULE,
-                batch=batch,
-                expired=deadline.passed,
-                suspect=suspect,
-                progress=progress,
-            )
+            outcome = self._split_neurons(problem, suspect, progress, deadline)
         work.domains += progress.domains
         if outcome == "unsat":
             work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
         elif outcome == "unknown":
             work.improve(where, torch.full((len(where),), min(progress.bound, 0.0), dtype=torch.float64))
             work.message = "" if deadline.passed() else "some leaves could be decided neither way"
+
+    def _split_neurons(
+        self, problem: Problem, suspect: Callable[[Tensor, int], bool], progress: Progress, deadline: Deadline
+    ) -> str:
+        """Branch and bound in batches; for a part of the time by linear programs, where those promise more."""
+        split = partial(
+            relu_split.solve,
+            problem,
+            first=OUTPUT_SCHEDULE,
+            schedule=SPLIT_SCHEDULE,
+            batch=max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total))),
+            suspect=suspect,
+            progress=progress,
+        )
+        if not conflict_split.suits(problem):
+            return split(expired=deadline.passed)
+        outcome = split(expired=Deadline(EASY_SHARE * deadline.left).passed)
+        if outcome == "unknown" and not progress.undecided:
+            limit = Deadline(CONFLICT_SHARE * deadline.left)
+            outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)
+        return split(expired=deadline.passed) if outcome == "unknown" else outcome
 
 
 CLOSED = torch.finfo(torch.float64).tiny

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import highspy
     from scipy import sparse
 
 Floats = NDArray[np.float64]
@@ -40,6 +41,61 @@ def solve(
 
     Columns marked in `integer` take integer values. Bounds may be infinite.
     """
+    solver = _solver(objective, matrix, row_lower, row_upper, lower, upper, integer, seed)
+    if timeout is not None:
+        solver.setOptionValue("time_limit", max(0.0, timeout))
+    solver.run()
+    return _solution(solver)
+
+
+class Incremental:
+    """A linear program that is solved again and again while bounds of its rows and columns change.
+
+    Presolving is left out, so that each run begins from the last one's basis. Arguments: see `solve`.
+    """
+
+    def __init__(
+        self,
+        objective: Floats,
+        matrix: sparse.spmatrix,
+        row_lower: Floats,
+        row_upper: Floats,
+        lower: Floats,
+        upper: Floats,
+    ) -> None:
+        self._solver = _solver(objective, matrix, row_lower, row_upper, lower, upper, None, 0)
+        self._solver.setOptionValue("presolve", "off")
+
+    def bound_row(self, row: int, lower: float, upper: float) -> None:
+        self._solver.changeRowBounds(row, lower, upper)
+
+    def bound_column(self, column: int, lower: float, upper: float) -> None:
+        self._solver.changeColBounds(column, lower, upper)
+
+    def solve(self) -> Solution:
+        """The solution; where there is none, its duals prove that (a ray of the dual program, by Farkas' lemma)."""
+        self._solver.run()
+        solution = _solution(self._solver)
+        if solution.status == "infeasible":
+            *_, ray = self._solver.getDualRay()
+            return replace(solution, duals=np.array(ray))
+        if solution.status == "other":  # numerical trouble in the basis: begin anew once
+            self._solver.clearSolver()
+            self._solver.run()
+            return _solution(self._solver)
+        return solution
+
+
+def _solver(
+    objective: Floats,
+    matrix: sparse.spmatrix | Floats,
+    row_lower: Floats,
+    row_upper: Floats,
+    lower: Floats,
+    upper: Floats,
+    integer: NDArray[np.bool_] | None,
+    seed: int,
+) -> highspy.Highs:
     # Few queries come this far: the imports cost a tenth of a second.
     import highspy
     from scipy import sparse
@@ -58,10 +114,13 @@ def solve(
     solver = highspy.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("random_seed", seed)
-    if timeout is not None:
-        solver.setOptionValue("time_limit", max(0.0, timeout))
     solver.passModel(program)
-    solver.run()
+    return solver
+
+
+def _solution(solver: highspy.Highs) -> Solution:
+    import highspy
+
     status = {
         highspy.HighsModelStatus.kOptimal: "optimal",
         highspy.HighsModelStatus.kInfeasible: "infeasible",
