@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 FLOORS := tools pipeline formats
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types format benchmark clean
+.PHONY: help install demo test test-slow lint types format fuzz benchmark clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -52,6 +52,11 @@ types: $(INSTALLED) ## Check types strictly
 
 format: $(INSTALLED) ## Format the code and repair what ruff can
 	@$(BIN)/ruff check --fix-only --quiet . ; $(BIN)/ruff format .
+
+MINUTES ?= 10
+SEED ?= 0
+fuzz: $(INSTALLED) ## Fuzz the engine for MINUTES=10, from SEED=0 on; what it finds goes to fuzz/
+	@$(BIN)/python tests/fuzz.py --minutes $(MINUTES) --seed $(SEED) $(if $(CASES),--cases $(CASES))
 
 BENCHMARKS ?= $(or $(SECATEUR_DATA),../shared/data)/benchmarks
 benchmark: $(INSTALLED) ## Verify VNN-COMP folders (BENCHMARKS=DIR, 20 s an instance), compare with known results

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -32,6 +33,10 @@ class Row:
         terms = [f"(* {v} X_{i})" for i, v in enumerate(self.inputs.tolist()) if v]
         terms += [f"(* {v} Y_{i})" for i, v in enumerate(self.outputs.tolist()) if v]
         return f"({'<' if self.strict else '<='} (+ {' '.join(terms)}) {-(self.constant + shift)!r})"
+
+
+Region = tuple[np.ndarray, list[Row], list[list[Row]]]
+"""A box (2, inputs), relations between inputs, and a disjunction of conjunctions."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +102,13 @@ def instance(seed: int) -> Instance:
         weights[0] = weights[0] or 1.0
         return Row(direct, weights, float(eighths(1)[0]), bool(random.random() < 0.3))
 
-    regions, least = [], math.inf
+    regions: list[Region] = []
+    least = math.inf
     for _ in range(int(random.integers(1, 3))):
         centre, radius = eighths(inputs), random.integers(1, 13, size=inputs) / 8
         radius[random.random(inputs) < 0.2] = 0
         box = np.stack([centre - radius, centre + radius])
-        relations = []
+        relations: list[Row] = []
         if inputs > 1 and random.random() < 0.35:
             direction = eighths(inputs)
             direction[:2] = [1.0, -0.5]
@@ -116,6 +122,12 @@ def instance(seed: int) -> Instance:
         regions.append((box, relations, clauses))
     delta = DELTAS[int(random.integers(len(DELTAS)))]
     shift = delta - least if math.isfinite(least) else 0.0
+    text = write(inputs, outputs, regions, shift)
+    return Instance(model, text, delta if math.isfinite(least) else math.inf)
+
+
+def write(inputs: int, outputs: int, regions: Sequence[Region], shift: float) -> str:
+    """VNN-LIB 1.0 text: a disjunction of regions; `shift` is added to every row of every clause."""
     cases = []
     for box, relations, clauses in regions:
         sides = [f"(>= X_{i} {v!r}) (<= X_{i} {w!r})" for i, (v, w) in enumerate(box.T.tolist())]
@@ -125,5 +137,4 @@ def instance(seed: int) -> Instance:
         )
     declared = [f"(declare-const X_{i} Real)" for i in range(inputs)]
     declared += [f"(declare-const Y_{i} Real)" for i in range(outputs)]
-    text = "\n".join([*declared, f"(assert (or {' '.join(cases)}))"])
-    return Instance(model, text, delta if math.isfinite(least) else math.inf)
+    return "\n".join([*declared, f"(assert (or {' '.join(cases)}))"])

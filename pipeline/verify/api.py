@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,14 @@ class Bounds:
         return all(bound > 0 for region in self.regions for bound in region.clauses)
 
     def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: None where there is no bound (an infinite one)."""
+
+        def numbers(values: tuple[float, ...]) -> list[float | None]:
+            return [value if math.isfinite(value) else None for value in values]
+
         regions = [
-            {"lower": list(r.lower), "upper": list(r.upper), "clauses": list(r.clauses)} for r in self.regions
+            {"lower": numbers(r.lower), "upper": numbers(r.upper), "clauses": numbers(r.clauses)}
+            for r in self.regions
         ]
         return {"method": self.method, "refuted": self.refuted, "regions": regions}
 
@@ -158,6 +165,7 @@ def bounds(
             values = engine.interval_clause_bounds(mine, lower, upper)
         else:
             values, _ = engine.clause_bounds(mine, each, schedule if method == "alpha-crown" else None)
+        values = torch.where(values.isnan(), -math.inf, values)  # where numbers overflow, nothing is known
         regions.append(RegionBounds(tuple(lower.tolist()), tuple(upper.tolist()), tuple(values.tolist())))
     return Bounds(method, tuple(regions))
 

@@ -22,14 +22,23 @@ CASES = RELU | CURVED
 
 def case(name: str, seed: int = 0) -> Model:
     """The network of one case: dense – ReLU – the operator – ReLU – dense, two outputs."""
-    shape, build, *rest = CASES[name]
-    opset = rest[0] if rest else 17
     net = Net(seed)
-    hidden = net("Relu", net.dense("x", INPUTS, int(np.prod(shape))))
+    last, width = append(net, "x", INPUTS, name)
+    return net.finish(net.dense(last, width, 2), opset(name))
+
+
+def append(net: Net, value: str, width: int, name: str) -> tuple[str, int]:
+    """dense – ReLU – the operator – ReLU on a row of `width` numbers: the name of the row that comes out, its width."""
+    shape, build, *_ = CASES[name]
+    hidden = net("Relu", net.dense(value, width, int(np.prod(shape))))
     inner = build(net, net("Reshape", hidden, net.ints(*shape)))
     last = net("Reshape", net("Relu", inner), net.ints(1, -1))
-    width = onnxrt.run(net.finish(last, opset), np.zeros((1, INPUTS), np.float32)).size
-    return net.finish(net.dense(last, width, 2), opset)
+    return last, onnxrt.run(net.finish(last, opset(name)), np.zeros((1, net.inputs), np.float32)).size
+
+
+def opset(name: str) -> int:
+    """The operator set that the case is written in."""
+    return int(CASES[name][2]) if len(CASES[name]) > 2 else 17
 
 
 def operators() -> set[str]:

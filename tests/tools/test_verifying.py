@@ -13,7 +13,8 @@ import pytest
 from click.testing import Result
 
 from factories import box_property, mlp
-from secateur.formats import verdict, witness
+from nets import Net
+from secateur.formats import onnx_model, verdict, witness
 
 
 @pytest.fixture
@@ -118,3 +119,17 @@ def test_bounds_enclose_the_outputs(folder: Path, invoke: Callable[..., Result],
     table = invoke(*question)
     assert (table.exit_code, table.stdout) == (0, "unsat\n")
     assert "Y_2" in table.stderr
+
+
+def test_bounds_that_are_infinite_are_null_in_json(tmp_path: Path, invoke: Callable[..., Result]) -> None:
+    """1/x on both sides of 0, multiplied: intervals overflow, and JSON has neither infinities nor NaN."""
+    net = Net(0, 2)
+    inverse = net("Reciprocal", "x")
+    product = net("Mul", net("Mul", inverse, inverse), inverse)
+    onnx_model.write(net.finish(net("Sub", product, product)), str(tmp_path / "m.onnx"))
+    (tmp_path / "p.vnnlib").write_text(box_property([-1.0] * 2, [1.0] * 2, 2, "(>= (- Y_0 Y_1) 1.0)"))
+    for method in ("ibp", "crown", "alpha-crown"):
+        result = invoke("bounds", tmp_path / "m.onnx", tmp_path / "p.vnnlib", "--method", method, "--json")
+        assert result.exit_code == 0, result.stderr
+        (region,) = json.loads(result.stdout)["regions"]
+        assert region == {"lower": [None, None], "upper": [None, None], "clauses": [None]}
