@@ -6,6 +6,7 @@ the tensor's shape in the ONNX graph, whose own batch dimension (1) is kept. An 
 * `forward(*x)`: (N, *in) → (N, *out), with the offset b;
 * `transpose(a)`: (N, *out) → one (N, *in) an input, the map Lᵀ;
 * `offset(a)`: (N, *out) → (N,), the products ⟨a, b⟩, or None where b = 0;
+* `linear(*x)`: L(x), without the offset;
 * `absolute(*r)`: (N, *in) → (N, *out), |L| r, for interval radii and for magnitudes;
 * `terms`: how many products and sums one output coordinate takes at most, forwards or transposed: the n in the
   rounding-error factor γ_n = n·u / (1 - n·u) (Higham, "Accuracy and Stability of Numerical Algorithms", 3.1).
@@ -61,6 +62,10 @@ class Affine(Operation):
     def offset(self, a: Tensor) -> Tensor | None:
         return None
 
+    def linear(self, *x: Tensor) -> Tensor:
+        """L(x): `forward` without the offset."""
+        return self.forward(*x)
+
     def absolute(self, *r: Tensor) -> Tensor:
         return self.forward(*r)
 
@@ -82,6 +87,9 @@ class Weighted(Affine):
 
     def forward(self, *x: Tensor) -> Tensor:
         return self.apply(x[0], self.weight, self.bias)
+
+    def linear(self, *x: Tensor) -> Tensor:
+        return self.apply(x[0], self.weight, None)
 
     def absolute(self, *r: Tensor) -> Tensor:
         return self.apply(r[0], self.weight.abs(), None)
@@ -228,6 +236,9 @@ class Scale(Affine):
 
     def offset(self, a: Tensor) -> Tensor | None:
         return None if self.bias is None else (a * self.bias).flatten(1).sum(1)
+
+    def linear(self, *x: Tensor) -> Tensor:
+        return self._times(x[0], self.weight)
 
     def absolute(self, *r: Tensor) -> Tensor:
         return self._times(r[0], None if self.weight is None else self.weight.abs())

@@ -80,6 +80,10 @@ class Relaxation(ABC):
         """The nearest valid multiplier; `multiplier` may be overwritten."""
 
     @abstractmethod
+    def lines(self) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
+        """CROWN's lines below and above: coefficients of each argument and a constant, all (B, *shape)."""
+
+    @abstractmethod
     def cost(self, a: Tensor) -> tuple[Tensor, ...]:
         """How much the lines cost the bound at most, through coefficients a (B, 1, *shape) of the value: what there is
         to gain by splitting each argument, (B, *shape)."""
@@ -177,6 +181,10 @@ class ReluRelaxation(Relaxation):
 
     def gradient(self, trace: ReluTrace, multiplier: Tensor, *z: Tensor) -> Tensor:
         return trace.gain * z[0]
+
+    def lines(self) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
+        slope, intercept = self.slope.squeeze(1), self.intercept.squeeze(1)
+        return ((self.adaptive.squeeze(1),), torch.zeros_like(slope)), ((slope,), intercept)
 
     def cost(self, a: Tensor) -> tuple[Tensor, ...]:
         """Of a ReLU: what the upper line's intercept takes off."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.crown import Box, backward
+from secateur.pipeline.verify.forward import Lines, through_affine, through_nonlinear
 from secateur.pipeline.verify.graph import BoundGraph, affine_interval, gamma
 from secateur.pipeline.verify.operations import Affine, Dense, Relu
 from secateur.pipeline.verify.optimise import optimise
@@ -21,9 +22,13 @@ from secateur.pipeline.verify.smooth import interval, relax
 CHUNK_NUMBERS = 16_000_000
 """How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
 
-DEAREST = 2_000_000_000
-"""Rows × numbers of all nodes before: from there on intervals have to do for the arguments of smooth functions, of
-which attention has tens of thousands."""
+DEAREST, DEAREST_BESIDE = 2_000_000_000, 1_000_000_000
+"""Rows × numbers of all nodes before, a sub-problem. From there on intervals have to do for the arguments of smooth
+functions, of which attention has tens of thousands; the other number is for any node where `forward` bounds are there.
+"""
+
+FEW, WIDE = 8, 512
+"""Up to so many inputs linear bounds are propagated forwards through a network one of whose nodes is so wide."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,15 @@ def bound_nodes(
     graph in float32, or `graph` itself) and then evaluates them in float64. `magnitudes` (of a larger box, so that
     they hold here too) saves computing them, and is needed for a folded graph, whose weights carry errors of their own.
     `known` are bounds of nodes that hold already: they are intersected with, and what they decide is not bounded anew.
-    Once `expired()`, what is left is bounded by intervals alone.
+    Once `expired()`, what is left is bounded by intervals alone. Where the input has few dimensions and the network is
+    wide, linear bounds are propagated forwards too (see `forward`), and leave to `tighten` what is cheap.
     """
     values: dict[int, tuple[Tensor, Tensor]] = {0: (box.lower, box.upper)}
     relaxations: Relaxations = {}
     fast: Relaxations = {}
     magnitude = {0: torch.maximum(box.lower.abs(), box.upper.abs())} if magnitudes is None else magnitudes
+    forwards = method != "ibp" and graph.input.size <= FEW and max(node.size for node in graph.nodes) >= WIDE
+    lines = {0: Lines.of(box)} if forwards else {}
     for position in range(1, len(graph.nodes)):
         node = graph.nodes[position]
         pairs = [values[source] for source in node.inputs]
@@ -82,6 +90,10 @@ def bound_nodes(
                 dtype = search_dtype(search)
                 fast[position] = relax(node.operation, [_as(pair, dtype) for pair in pairs])
             low, high = interval(node.operation, pairs)
+            if forwards:
+                sources = [lines[source] for source in node.inputs]
+                lines[position] = through_nonlinear(relaxations[position], sources)
+                forget(lines, graph, position)
             values[position] = low, high
             if magnitudes is None:
                 magnitude[position] = (
@@ -94,6 +106,13 @@ def bound_nodes(
         else:  # of folded weights as well as of this step, on bounds that may be looser than the larger box's
             here = here + magnitude[position]
         low, high = affine_interval(node.operation, pairs, here)
+        if forwards:
+            sources = [lines[source] for source in node.inputs]
+            extra = None if magnitudes is None else magnitudes[position]
+            lines[position] = through_affine(node.operation, sources, extra)
+            least, most = lines[position].range()
+            low, high = torch.fmax(low, least), torch.fmin(high, most)
+            forget(lines, graph, position)
         if position in graph.bounded:
             if known is not None and position in known:
                 least, most = known[position]
@@ -113,10 +132,18 @@ def bound_nodes(
                     position,
                     ascent,
                     everything=graph.bounded[position],
+                    dearest=DEAREST_BESIDE if forwards else DEAREST if graph.bounded[position] else None,
                     expired=expired,
                 )
         values[position] = low, high
     return NodeBounds(box, values)
+
+
+def forget(lines: dict[int, Lines], graph: BoundGraph, position: int) -> None:
+    """Drop the lines that no node after `position` reads."""
+    for source in graph.nodes[position].inputs:
+        if graph.last_use[source] <= position:
+            lines.pop(source, None)
 
 
 def _as(pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -170,13 +197,14 @@ def tighten(
     ascent: Ascent | None = None,
     *,
     everything: bool = False,
+    dearest: int | None = None,
     expired: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Tensor]:
     """Bounds `interval` (B, *shape) of node `source`, intersected with linear bounds of its unstable neurons (or, with
     `everything`, of all that vary).
 
     `relaxations` are of the nonlinear nodes before it, `magnitude` as in `crown.backward`; with an ascent, slopes are
-    optimised. What would cost more than `DEAREST`, or comes after `expired()`, stays as it is.
+    optimised. What would cost more than `dearest`, or comes after `expired()`, stays as it is.
     """
     low, high = (bound.flatten(1).clone() for bound in interval)
     batch = len(low)
@@ -187,7 +215,7 @@ def tighten(
     # Per sub-problem its own unstable neurons, first; the rest of the columns repeats stable ones harmlessly.
     neurons = torch.argsort(unstable.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
     sizes = [node.size for node in graph.nodes[: source + 1]]
-    if everything and 2 * batch * most * sum(sizes) > DEAREST:
+    if dearest is not None and 2 * most * sum(sizes) > dearest:
         return interval
     widest = max(sizes)
     chunk = max(1, CHUNK_NUMBERS // (2 * batch * widest))

@@ -199,6 +199,10 @@ class FunctionRelaxation(Relaxation):
         above = trace.negative * (self.above[1] - self.above[0]) * (z[0] - trace.above.point)
         return torch.stack([below, above, self.constraints.gradient(multiplier[:, :, 2], z[0])], 2)
 
+    def lines(self) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
+        s, below, t, above = self.fixed
+        return ((s.squeeze(1),), below.value.squeeze(1)), ((t.squeeze(1),), above.value.squeeze(1))
+
     def cost(self, a: Tensor) -> tuple[Tensor, ...]:
         """The widest gap between f and the lines of the chord's slope (as near as there are such)."""
         lower, upper = self.constraints.lower, self.constraints.upper
@@ -300,6 +304,10 @@ class ProductRelaxation(Relaxation):
             y.gradient(multiplier[:, :, 3], z[1]),
         )
         return torch.stack([trace.positive * below, trace.negative * above, *betas], 2)
+
+    def lines(self) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
+        below, above = ([part.squeeze(1) for part in plane] for plane in self._planes(None))
+        return ((below[0], below[1]), below[2]), ((above[0], above[1]), above[2])
 
     def cost(self, a: Tensor) -> tuple[Tensor, ...]:
         """McCormick's widest gap, a quarter of the area; for the argument whose interval is wider."""

@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from secateur.pipeline.verify import root
 from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
 from secateur.pipeline.verify.curves import Sigmoid, Tanh
 from secateur.pipeline.verify.cut_split import Arguments, Search
 from secateur.pipeline.verify.embed import embed
+from secateur.pipeline.verify.forward import Lines, through_affine, through_nonlinear
 from secateur.pipeline.verify.graph import BoundGraph, Node
 from secateur.pipeline.verify.operations import (
+    Affine,
     Dense,
     Elementwise,
     Input,
@@ -105,6 +108,57 @@ def test_bounds_of_every_node_hold(kind: str, seed: int, method: str) -> None:
         value = value.unflatten(0, x.shape[:2])
         assert bool((value >= low - 1e-12 * low.abs()).all()), position
         assert bool((value <= high + 1e-12 * high.abs()).all()), position
+
+
+@given(kinds, seeds)
+@settings(max_examples=60)
+def test_lines_propagated_forwards_hold(kind: str, seed: int) -> None:
+    graph, box = network(kind, seed)
+    nodes = bound_nodes(graph, box, "ibp")
+    relaxations = nodes.relaxations(graph)
+    lines = {0: Lines.of(box)}
+    x = samples(box, 200, seed)
+    for position, value in graph.values(x.flatten(0, 1)):
+        if position:
+            node = graph.nodes[position]
+            sources = [lines[source] for source in node.inputs]
+            if isinstance(node.operation, Affine):
+                lines[position] = through_affine(node.operation, sources, None)
+            else:
+                lines[position] = through_nonlinear(relaxations[position], sources)
+        low, high = lines[position].range()
+        value = value.unflatten(0, x.shape[:2])
+        assert bool(((value >= low) & (value <= high)).all()), position
+        # And the lines themselves, at the same points.
+        centre, radius = (box.lower + box.upper) / 2, (box.upper - box.lower) / 2
+        t = ((x - centre) / radius.clamp(min=1e-300)).clamp(-1, 1)
+        below, above = (
+            torch.einsum("sbk,kbn->sbn", t, line[:-1]) + line[-1]
+            for line in (lines[position].lower, lines[position].upper)
+        )
+        slack = 1e-9 * (1 + value.abs())
+        assert bool(((value >= below - slack) & (value <= above + slack)).all()), position
+
+
+def test_wide_networks_of_few_inputs_are_bounded_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where substitution would cost too much, forward bounds are better than intervals."""
+    net = Network(0)
+    wide = net.add(Relu(), net.dense(0, 600), size=600)
+    net.dense(
+        net.add(Elementwise(Tanh()), net.dense(net.add(Relu(), net.dense(wide, 500, 0.1), size=500))), 2
+    )
+    graph = BoundGraph(tuple(net.nodes))
+    centre = torch.zeros(2, INPUTS, dtype=DOUBLE)
+    box = Box(centre - 0.2, centre + 0.2)
+    monkeypatch.setattr(root, "DEAREST_BESIDE", 0)
+    nodes, intervals = (bound_nodes(graph, box, method) for method in ("crown", "ibp"))
+    widths = [(b.values[5][1] - b.values[5][0]).mean() for b in (nodes, intervals)]
+    assert widths[0] < 0.5 * widths[1]
+    x = samples(box, 500, 0)
+    for position, value in graph.values(x.flatten(0, 1)):
+        low, high = nodes.values[position]
+        value = value.unflatten(0, x.shape[:2])
+        assert bool(((value >= low - 1e-9) & (value <= high + 1e-9)).all()), position
 
 
 def cut_problem(kind: str, seed: int) -> tuple[BoundGraph, Box, Arguments, Tensor, Tensor, NodeBounds]:
