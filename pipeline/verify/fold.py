@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from secateur.formats.errors import UnsupportedError
 from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.graph import BoundGraph, Node, affine_interval, unit
 from secateur.pipeline.verify.operations import Affine, Dense, Input, Relu, Sparse, Sum
@@ -56,7 +57,11 @@ def free_inputs(box: Box) -> Tensor:
 
 
 def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
-    """Fold `graph` (float64) for the one box of `bounds` (B = 1)."""
+    """Fold `graph` (float64) for the one box of `bounds` (B = 1).
+
+    Raises:
+        UnsupportedError: it has nonlinear nodes other than ReLUs.
+    """
     return _Folding(graph, bounds.box, bounds.values).folded()
 
 
@@ -100,6 +105,12 @@ class _Folding:
         given: dict[int, Bounded],
         tighten: Callable[[_Partial, Bounded], Bounded] | None = None,
     ) -> None:
+        if not graph.piecewise_linear:
+            other = next(n for n in graph.nodes[1:] if not isinstance(n.operation, Affine | Relu))
+            raise UnsupportedError(
+                f"node '{other.name}': this verifier knows ReLUs and affine operations only",
+                hint="use --verifier crown",
+            )
         self.graph, self.tighten = graph, tighten
         self.values = {0: (box.lower, box.upper), **given}
         lower, upper = box.lower.flatten(), box.upper.flatten()

@@ -37,6 +37,17 @@ def test_verify_prints_the_verdict_alone(folder: Path, invoke: Callable[..., Res
         assert (scripted.exit_code, scripted.stdout) == (code, f"{answer}\n")
 
 
+def test_the_reference_for_relus_refuses_other_functions(folder: Path, invoke: Callable[..., Result]) -> None:
+    net = Net(0, 4)
+    model = net.finish(net.dense(net("Tanh", net.dense("x", 4, 5)), 5, 3))
+    (folder / "smooth.onnx").write_bytes(model.proto.SerializeToString())
+    line = ("verify", folder / "smooth.onnx", folder / "never.vnnlib")
+    assert invoke(*line).stdout == "unsat\n"
+    refused = invoke(*line, "--verifier", "milp")
+    assert (refused.exit_code, refused.stdout) == (3, "")
+    assert "knows ReLUs and affine operations only" in refused.stderr
+
+
 def test_verify_json_is_a_record(folder: Path, invoke: Callable[..., Result]) -> None:
     result = invoke("verify", folder / "net.onnx", folder / "never.vnnlib", "--json", "--seed", 5)
     record = verdict.from_json(result.stdout, "stdout")
