@@ -5,7 +5,8 @@ They are imported on first use, since they need torch and a replay does not.
 
 The modules, in the order in which a query meets them:
 
-* `lowering` (with `call` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
+* `lowering` (with `call`, `constants` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
+* `functions` (`curves`, `steps`, `gates`): functions of one variable and the lines that bound them;
 * `specification`: query → sub-problems; `pgd`: attack; `replay`: what makes a point a witness;
 * `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
 * `fold`: the network as small dense maps for one box;

@@ -94,6 +94,11 @@ def slopes_of(function: Function, lower: Tensor, upper: Tensor, more: list[float
     return torch.where(found.isfinite() & (found.abs() < 1e100), found, 1.0)
 
 
+def stated(bounds: Tensor) -> list[float]:
+    """What is said of a bound: what is unknown may be infinite."""
+    return [x if abs(x) < unknown(DOUBLE) else math.copysign(math.inf, x) for x in bounds.tolist()]
+
+
 @pytest.mark.parametrize("name", SUBJECTS)
 @given(data=st.data())
 @settings(max_examples=30)
@@ -110,18 +115,21 @@ def test_lines_of_any_slope_hold(name: str, data: st.DataObject) -> None:
     near = torch.cat([points, points.nextafter(points + 1), points.nextafter(points - 1)])
     samples = [x for x in sorted({*near.tolist(), low, high}) if low <= x <= high]
     values = [subject.exact(mpf(x)) for x in samples]
-    for slope, least, most in zip(slopes.tolist(), below.value.tolist(), above.value.tolist(), strict=True):
+    lines = zip(slopes.tolist(), stated(below.value), stated(above.value), strict=True)
+    for slope, least, most in lines:
         for x, value in zip(samples, values, strict=True):
             height = value - mpf(slope) * mpf(x)
             assert mpf(least) <= height <= mpf(most), (slope, x, low, high)
-    least, most = (side.item() for side in subject.function.range(lower, upper))
+    (least,), (most,) = (stated(side) for side in subject.function.range(lower, upper))
     assert all(mpf(least) <= value <= mpf(most) for value in values)
     if name not in JUMPING:  # the bound is attained, but for rounding: it is not just sound
         for extreme in (below, above):
             assert ((extreme.point >= lower) & (extreme.point <= upper)).all()
             there = subject.function(extreme.point)
             scale = there.abs() + (slopes * extreme.point).abs() + 1e-6
-            assert ((there - slopes * extreme.point - extreme.value).abs() <= 1e-9 * scale).all()
+            share = 1e-6 if isinstance(subject.function, gates.Gate) else 1e-9  # what `doubt` allows for
+            missed = (there - slopes * extreme.point - extreme.value).abs()
+            assert ((missed <= share * scale) | (extreme.value.abs() == unknown(DOUBLE))).all()
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
