@@ -29,7 +29,7 @@ from secateur.pipeline.verify.sensitivity import input_scores
 SMALLEST_WIDTH = 1e-9
 """A box whose sides are all below this share of the root's is not split further: it is undecided."""
 
-WIDE = 400
+WIDE = 800
 """A network with more neurons than this is folded anew for parts of its box."""
 
 SCHEDULE = Schedule(8, weight_rate=1.0, decay=0.9)
@@ -51,7 +51,14 @@ class Bounded:
     minimiser: Tensor
 
     @staticmethod
-    def of(folded: Folded, clauses: Clauses, nodes: NodeBounds, open_: Tensor, weights: Tensor) -> Bounded:
+    def of(
+        folded: Folded,
+        clauses: Clauses,
+        nodes: NodeBounds,
+        open_: Tensor,
+        weights: Tensor,
+        schedule: Schedule = SCHEDULE,
+    ) -> Bounded:
         """Bound the clauses that are open (B, K) on the boxes of `nodes`, from weights (B, K, S) on."""
         domain, clause = torch.nonzero(open_, as_tuple=True)
         mine = nodes[domain]
@@ -63,7 +70,7 @@ class Bounded:
             mine.box,
             folded.graph.output,
             rows.rows,
-            SCHEDULE,
+            schedule,
             direct=rows.direct,
             constant=rows.constant,
             weights=weights[domain, clause],
@@ -98,11 +105,12 @@ def solve(
             return "unknown"
         part = parts.pop()
         if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
-            nodes = bound_nodes(part.graph, part.box, magnitudes=part.magnitudes, expired=expired)
-            every = torch.ones(1, len(clauses.constant), dtype=torch.bool, device=part.box.lower.device)
-            bounded = Bounded.of(
-                part, clauses, nodes, every, clauses.equal_weights(torch.float64).unsqueeze(0)
+            nodes = bound_nodes(
+                part.graph, part.box, magnitudes=part.magnitudes, known=_arguments(part), expired=expired
             )
+            every = torch.ones(1, len(clauses.constant), dtype=torch.bool, device=part.box.lower.device)
+            weights = clauses.equal_weights(torch.float64).unsqueeze(0)
+            bounded = Bounded.of(part, clauses, nodes, every, weights, SCHEDULE.longer(0))
             progress.domains += 1
             if bool((bounded.bound > 0).all()):
                 progress.store.drain()
@@ -123,12 +131,16 @@ def solve(
     return "unknown" if progress.undecided else "unsat"
 
 
+def _arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
+    """The bounds of the folded ReLUs' arguments, by the arguments' positions."""
+    return {folded.graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
+
+
 def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
     """The box (B = 1) cut across its widest side; None where that is too narrow."""
     width = (box.upper - box.lower) / least_width.clamp(min=torch.finfo(least_width.dtype).tiny)
-    axis = int(width.argmax())
-    middle = (box.lower[0, axis] + box.upper[0, axis]) / 2
-    if width[0, axis] <= 1 or not box.lower[0, axis] < middle < box.upper[0, axis]:
+    middle, axis = _cuts(box, width, least_width)
+    if axis < 0:
         return None
     low, high = box.lower.clone(), box.upper.clone()
     high[0, axis] = low[0, axis] = middle
@@ -149,7 +161,7 @@ def _search(
     count = len(clauses.constant)
     # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
     layout = Layout({p: graph.nodes[p].size for p in graph.bounded})
-    known = {graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
+    known = _arguments(folded)
     anything = {p: root.lower.new_full((1, size), float("inf")) for p, size in layout.sizes.items()}
     store = progress.store
     # What an earlier search left open has been folded otherwise: bounds of neurons begin anew.

@@ -70,7 +70,8 @@ def _linear(operation: Affine, changes: list[Tensor]) -> Tensor:
     batch, inputs = changes[0].shape[:2]
     flat = [change.flatten(0, 1) for change in changes]
     value = operation.forward(*flat) - operation.forward(*(torch.zeros_like(change[:1]) for change in flat))
-    return value.unflatten(0, (batch, inputs))
+    changed: Tensor = value.unflatten(0, (batch, inputs))
+    return changed
 
 
 def _secants(operation: Operation, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
