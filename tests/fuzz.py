@@ -161,7 +161,8 @@ def planted(seed: int, random: np.random.Generator) -> Example:
     x, y = sampled(net.finish(base, version), box, random)
     point = x[int(random.integers(len(x)))]
     height = float(2 * np.ptp(y[:, 0]) + 1)
-    sharpness = height / (float(np.ptp(box, axis=0).max()) * 10 ** random.uniform(-3, -0.5))
+    widest = max(float(np.ptp(box, axis=0).max()), 1 / 64)  # a box may be a point
+    sharpness = height / (widest * 10 ** random.uniform(-3, -0.5))
     offset = net("Sub", "x", net.constant(point))
     distance = net(
         "MatMul", net("Abs", offset), net.constant(np.array([[-sharpness, 0.0]] * INPUTS, np.float32))
