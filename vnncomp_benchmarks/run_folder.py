@@ -33,7 +33,7 @@ def main() -> int:
     tallies: dict[str, Tally] = {}
     wrong: list[Record] = []
     for folder in map(Path, arguments.folders):
-        expected = _expected(folder / "known_results.csv")
+        expected = expected_results(folder / "known_results.csv")
         records = _run(folder, arguments)
         wrong += [record for record in records if campaign.tally([record], expected).wrong]
         tallies[folder.name] = campaign.tally(records, expected)
@@ -79,7 +79,7 @@ def _run(folder: Path, arguments: argparse.Namespace) -> list[Record]:
     return records
 
 
-def _expected(path: Path) -> Expected:
+def expected_results(path: Path) -> Expected:
     """(onnx, vnnlib) → `sat` or `unsat`, of a table with those columns and `expected`; empty without the file."""
     if not path.exists():
         return {}
