@@ -30,6 +30,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "bounds": "Bound the outputs over a property's input region.",
         "verify": "Decide whether a property can be violated.",
         "check": "Check a witness exactly, in onnxruntime.",
+        "verifiers": "List the operators that the verifier understands.",
     },
     "Studies": {
         "run": "Verify every instance of an instances.csv; resumes.",

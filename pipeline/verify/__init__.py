@@ -5,11 +5,12 @@ They are imported on first use, since they need torch and a replay does not.
 
 The modules, in the order in which a query meets them:
 
-* `lowering` (with `call` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
+* `lowering` (with `call`, `constants` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
+* `functions` (`curves`, `steps`, `gates`): functions of one variable and the lines that bound them;
 * `specification`: query → sub-problems; `pgd`: attack; `replay`: what makes a point a witness;
 * `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
 * `fold`: the network as small dense maps for one box;
-* `problem`, `branching`, `store`, `relu_split`, `input_split`, `leaf`: branch and bound;
+* `problem`, `branching`, `store`, `relu_split`, `input_split` (with `sensitivity`), `leaf`: branch and bound;
 * `conflict_split` (with `conflicts` and `triangle`): branch and bound by linear programs that learns;
 * `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `auto_lirpa`: bounds of that library;
   `api` and `results`: what callers see.

@@ -260,12 +260,12 @@ class Elu(Function):
 
 
 class HardSwish(Function):
-    """x·clip(x/6 + 1/2, 0, 1): a parabola between its kinks at -3 and 3, where f' = x/3 + 1/2."""
+    """x·clip((x + 3)/6, 0, 1): a parabola between its kinks at -3 and 3, where f' = x/3 + 1/2."""
 
     split_at = 0.0
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.where(x <= -3, 0.0, x * (x / 6 + 0.5).clamp(0, 1))
+        return torch.where(x <= -3, 0.0, x * ((x + 3).clamp(0, 6) / 6))
 
     def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
         return [3 * slope - 1.5, torch.full_like(slope, -3), torch.full_like(slope, 3)]

@@ -360,7 +360,7 @@ class Engine:
         if few:
             outcome = input_split.solve(
                 folded,
-                input_split.Clauses(rows, direct, constant),
+                Clauses(rows, direct, constant),
                 batch=INPUT_BATCH,
                 expired=deadline.passed,
                 suspect=suspect,

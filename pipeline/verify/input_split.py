@@ -1,9 +1,9 @@
 """Branch and bound over the input box, for networks with few inputs.
 
 A domain is a part of a region's box with those clauses that are not yet refuted there. Its intermediate bounds are
-computed anew by CROWN, in float64 with rounding errors taken off, so that a closed domain needs no second look. The
-axis to split is the one that the rows depend on most: Σ |coefficient| × width over the rows of the clause that is
-hardest to refute (after Wang et al. 2018, "Formal security analysis of neural networks using symbolic intervals").
+computed anew by CROWN; then, for each open clause, the slopes of the lines and the weights by which the clause's rows
+are combined are optimised together. A clause is closed only by the bound that these multipliers give in float64 with
+rounding errors taken off (`problem.certified`). Which input to split: see `sensitivity`.
 
 Most neurons of a wide network are stable on a small part of the box: such a network is cut into parts first, one by
 one, and folded anew for each, until what is left is narrow enough for large batches.
@@ -18,93 +18,67 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.branching import Layout
-from secateur.pipeline.verify.crown import Box, backward
+from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.fold import Folded, refold
-from secateur.pipeline.verify.graph import gamma
-from secateur.pipeline.verify.problem import Progress
+from secateur.pipeline.verify.optimise import optimise
+from secateur.pipeline.verify.problem import Clauses, Progress, certified
+from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.root import NodeBounds, bound_nodes
-from secateur.pipeline.verify.specification import NEVER
+from secateur.pipeline.verify.sensitivity import input_scores
 
 SMALLEST_WIDTH = 1e-9
 """A box whose sides are all below this share of the root's is not split further: it is undecided."""
 
-WIDE = 400
+WIDE = 800
 """A network with more neurons than this is folded anew for parts of its box."""
 
+SCHEDULE = Schedule(8, weight_rate=1.0, decay=0.9)
+"""The ascent of slopes and row weights on every domain."""
 
-WEIGHT_STEPS, WEIGHT_RATE, WEIGHT_DECAY = 12, 2.0, 0.85
-"""The ascent of the weights by which a clause's rows are combined."""
+PAIRS = 2048
+"""How many domains × clauses are bounded at a time at most."""
 
 
 @dataclass(frozen=True)
-class Clauses:
-    """K clauses of S rows each: rows (K, S, n_out), direct (K, S, inputs left) or None, constant (K, S); float64."""
+class Bounded:
+    """Clauses `clause` (P,) on the domains `domain` (P,) of a batch: rigorous bounds (P,), the rows' weights (P, S) and
+    inputs (P, inputs left) that minimise the bounds."""
 
-    rows: Tensor
-    direct: Tensor | None
-    constant: Tensor
+    domain: Tensor
+    clause: Tensor
+    bound: Tensor
+    weights: Tensor
+    minimiser: Tensor
 
-    def bounds(self, folded: Folded, nodes: NodeBounds) -> tuple[Tensor, Tensor, Tensor]:
-        """On the boxes of `nodes`: rigorous bounds (B, K) of the clauses; the coefficients (B, K, inputs left) of the
-        linear bound of each clause's best single row; and how much each input matters to all its rows together."""
-        count = len(nodes.box.lower)
-        flat = self.rows.flatten(0, 1).expand(count, -1, -1)
-        direct = None if self.direct is None else self.direct.flatten(0, 1).expand(count, -1, -1)
-        linear = backward(
+    @staticmethod
+    def of(
+        folded: Folded,
+        clauses: Clauses,
+        nodes: NodeBounds,
+        open_: Tensor,
+        weights: Tensor,
+        schedule: Schedule = SCHEDULE,
+    ) -> Bounded:
+        """Bound the clauses that are open (B, K) on the boxes of `nodes`, from weights (B, K, S) on."""
+        domain, clause = torch.nonzero(open_, as_tuple=True)
+        mine = nodes[domain]
+        relaxations = mine.relaxations(folded.graph)
+        rows = clauses.specification(clause, torch.float64)
+        best = optimise(
             folded.graph,
-            nodes.relaxations(folded.graph),
+            relaxations,
+            mine.box,
             folded.graph.output,
-            flat,
-            direct=direct,
-            magnitudes=folded.magnitudes,
+            rows.rows,
+            schedule,
+            direct=rows.direct,
+            constant=rows.constant,
+            weights=weights[domain, clause],
+            stop_above=0.0,
         )
-        shape = self.constant.shape
-        coefficient = linear.coefficient.unflatten(1, shape)
-        constant = linear.constant.unflatten(1, shape) + self.constant
-        constant = constant - gamma(8, constant) * (constant.abs() + self.constant.abs())
-        return self._combined(coefficient, constant, nodes.box)
-
-    def _combined(self, coefficient: Tensor, constant: Tensor, box: Box) -> tuple[Tensor, Tensor, Tensor]:
-        """As `bounds`: the best that a row, or a convex combination of a clause's rows, gives on each box.
-
-        coefficient (B, K, S, inputs) and constant (B, K, S) are linear lower bounds of the rows, all of which the
-        clause needs ≤ 0. The weights are optimised by exponentiated gradient from equal ones.
-        """
-        low, high = box.lower[:, None, None], box.upper[:, None, None]
-        largest = torch.maximum(low.abs(), high.abs())
-
-        def minimum(c: Tensor, d: Tensor, slack: Tensor) -> Tensor:
-            value = torch.where(c >= 0, c * low, c * high).sum(3) + d
-            return value - gamma(c.shape[3] + self.constant.shape[1] + 8, d) * slack
-
-        slack = (coefficient.abs() * largest).sum(3) + constant.abs()
-        each = minimum(coefficient, constant, slack)
-        best, row = each.max(2)
-        index = row[..., None, None].expand(-1, -1, 1, coefficient.shape[3])
-        chosen = coefficient.gather(2, index).squeeze(2)
-        influence = (coefficient.abs() * (self.constant > NEVER / 2).to(each.dtype).unsqueeze(2)).sum(2)
-        if self.constant.shape[1] == 1:
-            return best, chosen, influence
-        weights = (self.constant > NEVER / 2).to(each.dtype).expand_as(each)
-        weights = weights / weights.sum(2, keepdim=True).clamp(min=1)
-        finite = torch.where(weights > 0, constant, 0.0)
-        used = torch.where(weights > 0, slack, 0.0)
-        for step in range(WEIGHT_STEPS):
-            c = (weights.unsqueeze(3) * coefficient).sum(2, keepdim=True)
-            d = (weights * finite).sum(2, keepdim=True)
-            value = minimum(c, d, (weights * used).sum(2, keepdim=True)).squeeze(2)
-            best = torch.fmax(best, value)
-            x = torch.where(c >= 0, low, high)
-            rows = torch.where(weights > 0, (coefficient * x).sum(3) + constant, 0.0)
-            scale = rows.abs().amax(2, keepdim=True).clamp(min=1e-12)
-            grown = weights * torch.exp(WEIGHT_RATE * WEIGHT_DECAY**step * rows / scale)
-            weights = grown / grown.sum(2, keepdim=True).clamp(min=1e-300)
-        return best, chosen, influence
-
-    def values(self, x: Tensor, y: Tensor) -> Tensor:
-        """The rows' values (n, K, S) at points x (n, inputs left) with outputs y (n, n_out)."""
-        value = torch.einsum("no,kso->nks", y, self.rows) + self.constant
-        return value if self.direct is None else value + torch.einsum("ni,ksi->nks", x, self.direct)
+        assert best.weights is not None
+        bound = certified(replace(folded, box=mine.box), relaxations, best.multipliers, rows, best.weights)
+        return Bounded(domain, clause, bound, best.weights, best.minimiser.squeeze(1))
 
 
 def solve(
@@ -131,10 +105,14 @@ def solve(
             return "unknown"
         part = parts.pop()
         if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
-            nodes = bound_nodes(part.graph, part.box, magnitudes=part.magnitudes, expired=expired)
-            bound, _, _ = clauses.bounds(part, nodes)
+            nodes = bound_nodes(
+                part.graph, part.box, magnitudes=part.magnitudes, known=_arguments(part), expired=expired
+            )
+            every = torch.ones(1, len(clauses.constant), dtype=torch.bool, device=part.box.lower.device)
+            weights = clauses.equal_weights(torch.float64).unsqueeze(0)
+            bounded = Bounded.of(part, clauses, nodes, every, weights, SCHEDULE.longer(0))
             progress.domains += 1
-            if bool((bound > 0).all()):
+            if bool((bounded.bound > 0).all()):
                 progress.store.drain()
                 continue
             part = refold(part, nodes)
@@ -153,12 +131,16 @@ def solve(
     return "unknown" if progress.undecided else "unsat"
 
 
+def _arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
+    """The bounds of the folded ReLUs' arguments, by the arguments' positions."""
+    return {folded.graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
+
+
 def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
     """The box (B = 1) cut across its widest side; None where that is too narrow."""
     width = (box.upper - box.lower) / least_width.clamp(min=torch.finfo(least_width.dtype).tiny)
-    axis = int(width.argmax())
-    middle = (box.lower[0, axis] + box.upper[0, axis]) / 2
-    if width[0, axis] <= 1 or not box.lower[0, axis] < middle < box.upper[0, axis]:
+    middle, axis = _cuts(box, width, least_width)
+    if axis < 0:
         return None
     low, high = box.lower.clone(), box.upper.clone()
     high[0, axis] = low[0, axis] = middle
@@ -178,8 +160,9 @@ def _search(
     graph, root = folded.graph, folded.box
     count = len(clauses.constant)
     # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
-    layout = Layout({graph.preactivation(p): len(kept) for p, (_, kept) in folded.neurons.items()})
-    known = {graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
+    layout = Layout({p: graph.nodes[p].size for p in graph.bounded})
+    known = _arguments(folded)
+    anything = {p: root.lower.new_full((1, size), float("inf")) for p, size in layout.sizes.items()}
     store = progress.store
     # What an earlier search left open has been folded otherwise: bounds of neurons begin anew.
     rows = store.drain() or {
@@ -187,73 +170,59 @@ def _search(
         "lower": root.lower,
         "upper": root.upper,
         "open": torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
+        "weights": clauses.equal_weights(torch.float64).unsqueeze(0),
     }
     for side, name in enumerate(("least", "most")):
-        flat = layout.join({layer: bounds[side] for layer, bounds in known.items()}, root.lower[:, :0])
-        rows[name] = flat.expand(len(rows["bound"]), -1)
+        sides = {p: known[p][side] if p in known else (2 * side - 1) * anything[p] for p in layout.sizes}
+        rows[name] = layout.join(sides, root.lower[:, :0]).expand(len(rows["bound"]), -1)
     store.put(**rows)
     while len(store):
         if expired():
             return "expired"
-        picked = store.take(batch)
-        box, open_ = Box(picked["lower"], picked["upper"]), picked["open"]
+        picked = store.take(max(1, min(batch, PAIRS // count)))
+        box = Box(picked["lower"], picked["upper"])
         least, most = layout.split(picked["least"]), layout.split(picked["most"])
-        known = {layer: (least[layer], most[layer]) for layer in layout.sizes}
-        nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes, known=known)
-        best, coefficients, influence = clauses.bounds(folded, nodes)
-        progress.domains += len(open_)
-        open_ = open_ & ~(best > 0)
-        left = torch.nonzero(open_.any(1)).flatten()
-        if not len(left):
+        inherited = {
+            p: (least[p].unflatten(1, graph.nodes[p].shape), most[p].unflatten(1, graph.nodes[p].shape))
+            for p in layout.sizes
+        }
+        nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes, known=inherited)
+        bounded = Bounded.of(folded, clauses, nodes, picked["open"], picked["weights"])
+        progress.domains += len(box.lower)
+        still = torch.nonzero(~(bounded.bound > 0)).flatten()
+        if not len(still):
             continue
-        open_, best = open_[left], best[left]
-        low, high = box.lower[left], box.upper[left]
-        worst = best.masked_fill(~open_, float("inf")).argmin(1)
-        index = torch.arange(len(left), device=left.device)
-        coefficient = coefficients[left, worst]
-        if _found(folded, clauses, low, high, coefficient, open_, suspect):
-            return "sat"
-        width = high - low
-        score = (influence[left, worst] + 1e-12) * width
-        halves = (low + high) / 2
-        # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
-        score = score.masked_fill((width <= least_width) | (halves <= low) | (halves >= high), -1.0)
-        value, axis = score.max(1)
-        splittable = value >= 0
-        progress.undecided = progress.undecided or not bool(splittable.all())
-        keep = torch.nonzero(splittable).flatten()
-        middle = halves[index, axis]
-        left_high, right_low = high.clone(), low.clone()
-        left_high[index, axis] = middle
-        right_low[index, axis] = middle
-        key = best[index, worst].clamp(max=0)
-        nothing = low[:, :0]
-        least_found = layout.join({layer: nodes.values[layer][0][left] for layer in layout.sizes}, nothing)
-        most_found = layout.join({layer: nodes.values[layer][1][left] for layer in layout.sizes}, nothing)
-        for one, other in ((low, left_high), (right_low, high)):
-            store.put(
-                bound=key[keep],
-                lower=one[keep],
-                upper=other[keep],
-                open=open_[keep],
-                least=least_found[keep],
-                most=most_found[keep],
+        domain, clause = bounded.domain[still], bounded.clause[still]
+        for x in ((box.lower[domain] + box.upper[domain]) / 2, bounded.minimiser[still]):
+            if clauses.suspicious(x, graph.forward(x), clause, suspect):
+                return "sat"
+        picked["open"].zero_()
+        picked["open"][domain, clause] = True
+        picked["weights"][domain, clause] = bounded.weights[still]
+        picked["bound"].zero_().scatter_reduce_(
+            0, domain, bounded.bound[still].nan_to_num(nan=-float("inf")), "amin"
+        )
+        scores = input_scores(graph, nodes[domain], clauses.specification(clause, torch.float64))
+        score = torch.zeros_like(box.lower).index_add_(0, domain, scores)
+        for name, side in (("least", 0), ("most", 1)):
+            picked[name] = layout.join(
+                {p: nodes.values[p][side].flatten(1) for p in layout.sizes}, box.lower[:, :0]
             )
+        left = picked["open"].any(1)
+        middle, axis = _cuts(box, score, least_width)
+        progress.undecided = progress.undecided or bool((left & (axis < 0)).any())
+        keep = torch.nonzero(left & (axis >= 0)).flatten()
+        kept = {name: rows[keep] for name, rows in picked.items()}
+        middle, axis = middle[keep].unsqueeze(1), axis[keep].unsqueeze(1)
+        store.put(**{**kept, "upper": kept["upper"].scatter(1, axis, middle)})
+        store.put(**{**kept, "lower": kept["lower"].scatter(1, axis, middle)})
     return "done"
 
 
-def _found(
-    folded: Folded,
-    clauses: Clauses,
-    low: Tensor,
-    high: Tensor,
-    coefficient: Tensor,
-    open_: Tensor,
-    suspect: Callable[[Tensor, int], bool],
-) -> bool:
-    """Whether the centre of a domain, or the corner that minimises its bound, is a witness."""
-    for x in ((low + high) / 2, torch.where(coefficient >= 0, low, high)):
-        hits = torch.nonzero((clauses.values(x, folded.graph.forward(x)).amax(2) <= 0) & open_)
-        if any(suspect(x[i], k) for i, k in hits[:8].tolist()):
-            return True
-    return False
+def _cuts(box: Box, score: Tensor, least_width: Tensor) -> tuple[Tensor, Tensor]:
+    """Where, and across which input, to cut boxes by their scores (B, inputs left): (B,) each; -1: it cannot be cut."""
+    width, middles = box.upper - box.lower, (box.lower + box.upper) / 2
+    # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
+    narrow = (width <= least_width) | (middles <= box.lower) | (middles >= box.upper)
+    best, axis = (score + 1e-12 * width).masked_fill(narrow, -1.0).max(1)
+    return middles.gather(1, axis.unsqueeze(1)).squeeze(1), torch.where(best < 0, -1, axis)

@@ -38,15 +38,14 @@ class Floor(Function):
 
     def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
         pairs = []
-        for jump in (lower.ceil(), upper.floor()):
-            inside = (jump >= lower) & (jump <= upper)
-            pairs.append(_pair(self, lower, inside, jump, jump))
-            pairs.append(_pair(self, lower, inside & (lower < jump), jump, jump - 1))
+        for jump in (lower.floor() + 1, upper.floor()):
+            inside = (jump > lower) & (jump <= upper)
+            pairs += [_pair(self, lower, inside, jump, value) for value in (jump - 1, jump)]
         return pairs
 
 
 class Round(Function):
-    """The nearest whole number, halves to the even one; it jumps at the halves."""
+    """The nearest whole number, halves to the even one; it jumps at the halves. As for `Floor`, few of them count."""
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.round(x)
@@ -56,10 +55,12 @@ class Round(Function):
 
     def limits(self, lower: Tensor, upper: Tensor) -> list[tuple[Tensor, Tensor]]:
         pairs = []
-        for jump in ((lower - 0.5).ceil() + 0.5, (upper + 0.5).floor() - 0.5):
-            inside = (jump >= lower) & (jump <= upper)
-            for value in (jump - 0.5, jump + 0.5):
-                pairs.append(_pair(self, lower, inside, jump, value))
+        for jump in ((lower + 0.5).floor() + 0.5, (upper - 0.5).ceil() - 0.5):  # of those strictly inside
+            inside = (jump > lower) & (jump < upper)
+            pairs += [_pair(self, lower, inside, jump, value) for value in (jump - 0.5, jump + 0.5)]
+        for end, step in ((lower, 0.5), (upper, -0.5)):  # a jump at an end has one side
+            jumps = ((end - 0.5) == (end - 0.5).floor()) & (lower < upper)
+            pairs.append(_pair(self, lower, jumps, end, end + step))
         return pairs
 
 
