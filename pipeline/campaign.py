@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,16 +16,15 @@ from secateur.formats.instances import Instance
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.formats.verdict import VERDICTS, Record
-from secateur.pipeline import onnxrt
+from secateur.pipeline import onnxrt, queue
+from secateur.pipeline.queue import Answer, Failure, Question
 from secateur.pipeline.verify import api
 
 Labels = Mapping[str, verdict.Label]
 Key = tuple[str, str, str, float | None]
 
 
-def load(
-    model_source: str, property_source: str, read_model: Callable[[str], Model] = onnx_model.read
-) -> tuple[Model, Query]:
+def load(model_source: str, property_source: str) -> tuple[Model, Query]:
     """Read a model and a property that fits it.
 
     Raises:
@@ -34,7 +32,7 @@ def load(
     """
     if model_source == property_source == streams.STREAM:
         raise InputError("the model and the property cannot both come from standard input")
-    model = read_model(model_source)
+    model = onnx_model.read(model_source)
     query = vnnlib.read(
         property_source, inputs=onnxrt.count_inputs(model), outputs=onnxrt.count_outputs(model)
     )
@@ -49,42 +47,29 @@ def verify_files(
     timeout: float = 60,
     device: str = "cpu",
     seed: int = 0,
+    memory: int | None = None,
     witness_file: str | None = None,
-    read_model: Callable[[str], Model] = onnx_model.read,
 ) -> Record:
     """Verify a property file of a model file. Reading counts towards `timeout` and the record's seconds.
 
     The witness of a `sat` is written to `witness_file`, when given; the record holds that file's name.
     """
-    start = time.perf_counter()
     if witness_file is not None:
         streams.check_destination(witness_file)
-    model, query = load(model_source, property_source, read_model)
-    reading = time.perf_counter() - start
-    result = api.verify(
-        model, query, timeout=max(timeout - reading, 0.001), verifier=verifier, device=device, seed=seed
-    )
-    if witness_file is not None and result.witness is not None:
-        witness.write(result.witness.x, result.witness.y, witness_file)
-    layers = result.layers
-    return Record(
-        model=streams.display_name(model_source),
-        model_sha256=model.sha256,
-        property=streams.display_name(property_source),
-        property_sha256=query.sha256,
+    if model_source == property_source == streams.STREAM:
+        raise InputError("the model and the property cannot both come from standard input")
+    ((_, answer),) = queue.decide(
+        model_source,
+        [Question(property_source, timeout)],
         verifier=verifier,
-        verdict=result.verdict,
-        seconds=time.perf_counter() - start,
-        phases={"read": reading, **result.phases},
-        unstable=None if layers is None else {layer.name: layer.unstable for layer in layers},
-        neurons=None if layers is None else {layer.name: layer.neurons for layer in layers},
-        domains=result.domains,
-        bound=result.bound,
-        witness=Path(witness_file).name if witness_file is not None and result.witness is not None else None,
-        timeout=timeout,
+        device=device,
         seed=seed,
-        message=result.message,
+        memory=memory,
     )
+    if isinstance(answer, Failure):
+        raise answer.error
+    names = streams.display_name(model_source), streams.display_name(property_source)
+    return _record(answer, *names, verifier, timeout, seed, witness_file)
 
 
 def attack_files(
@@ -206,43 +191,83 @@ def plan(
 
 
 def run(
-    jobs: Iterable[Job], results: str, *, device: str = "cpu", seed: int = 0, witness_dir: str | None = None
+    jobs: Iterable[Job],
+    results: str,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    memory: int | None = None,
+    witness_dir: str | None = None,
 ) -> Iterator[Record]:
-    """Verify the jobs in order; each record is appended to `results` before it is yielded.
+    """Verify the jobs, those of one network together; each record is appended to `results` before it is yielded.
 
-    A job that fails gets the verdict `error` and its reason, and the next one follows. Witnesses go to
-    `witness_dir` (made when missing), when given, as `<model>_<property>_<hash>.witness`.
+    A record's seconds hold its share of what was done for several jobs at once. A job that fails gets the verdict
+    `error` and its reason, and the next one follows. Witnesses go to `witness_dir` (made when missing), when given, as
+    `<model>_<property>_<hash>.witness`.
     """
     if witness_dir is not None:
         try:
             Path(witness_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot be made: {error.strerror or error}", where=witness_dir) from None
-    read_model = lru_cache(maxsize=8)(onnx_model.read)
+    networks: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        start = time.perf_counter()
-        try:
-            if job.instance.networks:
-                raise UnsupportedError("an instance with several networks", where=job.instance.onnx)
-            entry = verify_files(
-                job.model,
-                job.prop,
-                verifier=job.verifier,
-                timeout=job.timeout,
-                device=device,
-                seed=seed,
-                witness_file=None if witness_dir is None else str(Path(witness_dir, _witness_name(job))),
-                read_model=read_model,
-            )
-        except Exception as error:  # whatever one instance does, the others get their turn
-            what = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
-            entry = _failure(job, seed, " ".join(what.split()), time.perf_counter() - start)
-        entry = replace(entry, model=job.instance.onnx, property=job.instance.vnnlib, labels=dict(job.labels))
-        verdict.append(results, entry)
-        yield entry
+        networks.setdefault((job.model_sha256, job.verifier), []).append(job)
+    for (_, verifier), group in networks.items():
+        questions = [Question(job.prop, job.timeout, _refusal(job)) for job in group]
+        answers = queue.decide(
+            group[0].model, questions, verifier=verifier, device=device, seed=seed, memory=memory
+        )
+        for i, answer in answers:
+            job = group[i]
+            names = job.instance.onnx, job.instance.vnnlib
+            if isinstance(answer, Failure):
+                entry = _failed(job, seed, answer)
+            else:
+                file = None if witness_dir is None else str(Path(witness_dir, _witness_name(job)))
+                entry = _record(answer, *names, verifier, job.timeout, seed, file)
+            entry = replace(entry, labels=dict(job.labels))
+            verdict.append(results, entry)
+            yield entry
 
 
-def _failure(job: Job, seed: int, message: str, seconds: float) -> Record:
+def _refusal(job: Job) -> SecateurError | None:
+    if not job.instance.networks:
+        return None
+    return UnsupportedError("an instance with several networks", where=job.instance.onnx)
+
+
+def _record(
+    answer: Answer, model: str, prop: str, verifier: str, timeout: float, seed: int, witness_file: str | None
+) -> Record:
+    """The record of an answer; the witness of a `sat` is written to `witness_file`, when given."""
+    result = answer.result
+    layers = result.layers
+    if witness_file is not None and result.witness is not None:
+        witness.write(result.witness.x, result.witness.y, witness_file)
+    return Record(
+        model=model,
+        model_sha256=answer.model_sha256,
+        property=prop,
+        property_sha256=answer.property_sha256,
+        verifier=verifier,
+        verdict=result.verdict,
+        seconds=result.seconds,
+        phases=result.phases,
+        unstable=None if layers is None else {layer.name: layer.unstable for layer in layers},
+        neurons=None if layers is None else {layer.name: layer.neurons for layer in layers},
+        domains=result.domains,
+        bound=result.bound,
+        witness=Path(witness_file).name if witness_file is not None and result.witness is not None else None,
+        timeout=timeout,
+        seed=seed,
+        message=result.message,
+    )
+
+
+def _failed(job: Job, seed: int, failure: Failure) -> Record:
+    error = failure.error
+    what = str(error) if isinstance(error, SecateurError) else f"{type(error).__name__}: {error}"
     return Record(
         model=job.instance.onnx,
         model_sha256=job.model_sha256,
@@ -250,10 +275,10 @@ def _failure(job: Job, seed: int, message: str, seconds: float) -> Record:
         property_sha256=job.property_sha256,
         verifier=job.verifier,
         verdict="error",
-        seconds=seconds,
+        seconds=failure.seconds,
         timeout=job.timeout,
         seed=seed,
-        message=message,
+        message=" ".join(what.split()),
     )
 
 

@@ -13,13 +13,15 @@ import torch
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify.engine import OUTPUT_SCHEDULE, ROOT_SCHEDULE, Deadline, Engine, layer_stability
+from secateur.pipeline.verify.clause_bounds import clause_bounds, interval_clause_bounds, output_bounds
+from secateur.pipeline.verify.engine import OUTPUT_SCHEDULE, ROOT_SCHEDULE, Engine
 from secateur.pipeline.verify.pgd import Effort
 from secateur.pipeline.verify.pgd import attack as run_attack
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.root import bound_nodes
 from secateur.pipeline.verify.specification import subproblems
+from secateur.pipeline.verify.work import Deadline, layer_stability
 
 METHODS = ("ibp", "crown", "alpha-crown")
 VERIFIERS = ("crown", "milp", "auto_lirpa")
@@ -157,14 +159,15 @@ def bounds(
     for region in range(len(problems.boxes.lower)):
         box = engine.shaped(problems.boxes[torch.tensor([region])])
         nodes = bound_nodes(engine.graph, box, method, search=engine.fast, schedule=ROOT_SCHEDULE)
-        lower, upper = engine.output_bounds(nodes, linear=method != "ibp")
+        lower, upper = output_bounds(engine.graph, nodes, linear=method != "ibp")
         where = torch.nonzero(problems.region == region).flatten()
         mine = problems[where]
         each = nodes[torch.zeros(len(where), dtype=torch.long, device=engine.device)]
         if method == "ibp":
-            values = engine.interval_clause_bounds(mine, lower, upper)
+            values = interval_clause_bounds(mine, lower, upper)
         else:
-            values, _ = engine.clause_bounds(mine, each, schedule if method == "alpha-crown" else None)
+            ascent = schedule if method == "alpha-crown" else None
+            values, _ = clause_bounds(engine.graph, engine.fast, mine, each, ascent)
         values = torch.where(values.isnan(), -math.inf, values)  # where numbers overflow, nothing is known
         regions.append(RegionBounds(tuple(lower.tolist()), tuple(upper.tolist()), tuple(values.tolist())))
     return Bounds(method, tuple(regions))

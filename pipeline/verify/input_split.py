@@ -93,7 +93,7 @@ def solve(
     """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left.
 
     When time is over, the boxes of the parts not yet searched are left in `progress.parts`, the last of them the one
-    that `progress.store` (rows of bound, lower, upper and open clauses) belongs to when it holds any row.
+    that `progress.store` (rows of bound, lower, upper, open clauses and their weights) belongs to when it holds any row.
     """
     parts = [replace(folded, box=box) for box in progress.parts] or [folded]
     progress.parts = []
@@ -116,7 +116,12 @@ def solve(
                 progress.store.drain()
                 continue
             part = refold(part, nodes)
-            halves = None if len(progress.store) else _halves(part.box, least_width)
+            halves = _halves(part.box, least_width)
+            if len(progress.store):
+                # An earlier search of this part may have folded it otherwise: bounds of neurons begin anew.
+                rows = progress.store.drain()
+                progress.store.put(**{name: rows[name] for name in ("bound", "lower", "upper", "open", "weights")})
+                halves = None
             if halves is not None and sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
                 parts += [replace(part, box=half) for half in halves]
                 continue
@@ -164,7 +169,6 @@ def _search(
     known = _arguments(folded)
     anything = {p: root.lower.new_full((1, size), float("inf")) for p, size in layout.sizes.items()}
     store = progress.store
-    # What an earlier search left open has been folded otherwise: bounds of neurons begin anew.
     rows = store.drain() or {
         "bound": root.lower.new_full((1,), -float("inf")),
         "lower": root.lower,
@@ -174,7 +178,7 @@ def _search(
     }
     for side, name in enumerate(("least", "most")):
         sides = {p: known[p][side] if p in known else (2 * side - 1) * anything[p] for p in layout.sizes}
-        rows[name] = layout.join(sides, root.lower[:, :0]).expand(len(rows["bound"]), -1)
+        rows.setdefault(name, layout.join(sides, root.lower[:, :0]).expand(len(rows["bound"]), -1))
     store.put(**rows)
     while len(store):
         if expired():

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from secateur.formats.query import Query
 from secateur.pipeline.verify import lp
-from secateur.pipeline.verify.engine import Deadline, Engine, layer_stability
+from secateur.pipeline.verify.engine import Engine
 from secateur.pipeline.verify.fold import Folded, fold
 from secateur.pipeline.verify.operations import Dense, Relu, Sparse, Sum
 from secateur.pipeline.verify.pgd import inner_box, inside
@@ -23,6 +23,7 @@ from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.root import bound_nodes
 from secateur.pipeline.verify.specification import NEVER, SubProblems, subproblems
+from secateur.pipeline.verify.work import Deadline, layer_stability
 
 
 def verify(engine: Engine, query: Query, *, timeout: float) -> Result:
@@ -50,8 +51,7 @@ def verify(engine: Engine, query: Query, *, timeout: float) -> Result:
         if verdict == "sat":
             break
     seconds = time.perf_counter() - started
-    phases = {"build": engine.build_seconds, "milp": seconds}
-    return Result(verdict, witness, engine.build_seconds + seconds, phases, 0, None, layers)
+    return Result(verdict, witness, seconds, {"milp": seconds}, 0, None, layers)
 
 
 class _Program:

@@ -25,11 +25,12 @@ CANDIDATES = 4
 
 @dataclass(frozen=True)
 class Effort:
-    """Restarts per sub-problem and gradient steps per restart; `batch` bounds the points in flight."""
+    """Restarts per sub-problem and gradient steps per restart; `numbers` bounds the points in flight times the values
+    of all nodes at each, which the gradient needs."""
 
     restarts: int = 16
     steps: int = 40
-    batch: int = 4096
+    numbers: int = 32_000_000
 
 
 def inner_box(problems: SubProblems) -> Box:
@@ -77,19 +78,21 @@ def attack(
 ) -> dict[int, Witness]:
     """Witnesses by query number, for those queries whose attack succeeded.
 
-    `graph` is the network in float32. Ends early when `expired()` says so, or when every query has its witness.
+    `graph` is the network in float32. Ends early when `expired()` says so, or when every query has its witness. What
+    is drawn for one query does not depend on the others.
     """
     effort = effort or Effort()
-    generator = torch.Generator().manual_seed(seed)
+    generators = [torch.Generator().manual_seed(seed) for _ in queries]
     found: dict[int, Witness] = {}
-    chunk = max(1, effort.batch // effort.restarts)
+    numbers = effort.restarts * sum(node.size for node in graph.nodes)
+    chunk = max(1, effort.numbers // numbers)
     for first in range(0, len(problems), chunk):
         part = problems[torch.arange(first, min(first + chunk, len(problems)))]
         open_ = torch.tensor([int(owner) not in found for owner in part.owner])
         if not open_.any():
             continue
         part = part[open_]
-        _attack_chunk(graph, part, queries, replay, generator, effort, found, expired)
+        _attack_chunk(graph, part, queries, replay, generators, effort, found, expired)
         if expired():
             break
     return found
@@ -100,7 +103,7 @@ def _attack_chunk(
     problems: SubProblems,
     queries: Sequence[Query],
     replay: Replay,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
     effort: Effort,
     found: dict[int, Witness],
     expired: Callable[[], bool],
@@ -109,7 +112,13 @@ def _attack_chunk(
     low, high = box.lower.float().unsqueeze(1), box.upper.float().unsqueeze(1)
     width = high - low
     count, restarts = len(problems), effort.restarts
-    random = torch.rand(count, restarts, low.shape[2], generator=generator)
+    owners, counts = problems.owner.unique_consecutive(return_counts=True)
+    random = torch.cat(
+        [
+            torch.rand(number, restarts, low.shape[2], generator=generators[owner])
+            for owner, number in zip(owners.tolist(), counts.tolist(), strict=True)
+        ]
+    )
     x = low + random * width
     x[:, 0] = (low[:, 0] + high[:, 0]) / 2
     x = torch.maximum(torch.minimum(x, high), low)

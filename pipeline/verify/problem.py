@@ -146,3 +146,8 @@ class Progress:
     undecided: bool = False
     store: Store = field(default_factory=Store)
     parts: list[Box] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is left open."""
+        return bool(len(self.store) or self.parts)

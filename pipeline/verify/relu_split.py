@@ -61,6 +61,8 @@ def solve(
             if _close_leaves(problem, rows, expired, suspect, progress):
                 return "sat"
             picked = {name: values[~leaves] for name, values in picked.items()}
+            if leaves.all():
+                continue
         clause = picked["clause"].repeat_interleave(2)
         signs = picked["signs"].repeat_interleave(2, 0)
         warm = picked["multipliers"].repeat_interleave(2, 0)

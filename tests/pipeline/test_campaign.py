@@ -10,6 +10,8 @@ from factories import box_property, mlp
 from secateur.formats import verdict, witness
 from secateur.formats.errors import InputError
 from secateur.pipeline import campaign
+from secateur.pipeline.verify.engine import Engine
+from secateur.pipeline.verify.work import Work
 
 
 @pytest.fixture
@@ -29,8 +31,9 @@ def test_each_instance_gets_its_record(instances: str, tmp_path: Path) -> None:
     results = str(tmp_path / "r.jsonl")
     plan = campaign.plan(instances, results, timeout=20, labels={"benchmark": "tiny"})
     records = list(campaign.run(plan.pending, results, seed=3, witness_dir=str(tmp_path / "witnesses")))
-    assert [record.verdict for record in records] == ["unsat", "sat", "error"]
     assert records == verdict.read([results])
+    records = sorted(records, key=lambda record: ["never", "always", "five"].index(record.property[:-7]))
+    assert [record.verdict for record in records] == ["unsat", "sat", "error"]
     for record in records:
         assert record.model == "net.onnx"
         assert record.timeout == 20
@@ -47,11 +50,11 @@ def test_each_instance_gets_its_record(instances: str, tmp_path: Path) -> None:
 def test_a_second_run_does_only_what_is_missing(instances: str, tmp_path: Path) -> None:
     results = str(tmp_path / "r.jsonl")
     stopped = campaign.run(campaign.plan(instances, results).pending, results)
-    first = next(stopped)
+    first = next(record for record in stopped if record.verdict != "error")
     stopped.close()
     again = campaign.plan(instances, results)
     assert again.finished == [first]
-    assert [job.instance.vnnlib for job in again.pending] == ["always.vnnlib", "five.vnnlib"]
+    assert len(again.pending) == 2 and first.property not in [job.instance.vnnlib for job in again.pending]
     list(campaign.run(again.pending, results))
     # What failed is tried again; another timeout, verifier or property is another question.
     assert [job.instance.vnnlib for job in campaign.plan(instances, results).pending] == ["five.vnnlib"]
@@ -93,3 +96,50 @@ def test_tally_judges_only_decided_verdicts_against_known_ones() -> None:
     total = campaign.tally(records, expected)
     assert (total.instances, total.decided, total.right, total.wrong) == (4, 3, 1, 1)
     assert (total.verdicts["timeout"], total.seconds, total.median_seconds) == (1, 16, 3)
+
+
+def test_instances_of_a_network_share_their_batches(
+    instances: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network is read and prepared once, queries climb the first rungs together, every verdict is its own."""
+    (tmp_path / "other.onnx").write_bytes(mlp([4, 8, 3], seed=1).SerializeToString())
+    box = ([-0.1] * 4, [0.1] * 4)
+    for i in range(5):
+        (tmp_path / f"p{i}.vnnlib").write_text(box_property(*box, 3, f"(<= Y_0 (+ Y_1 {i - 2}.0))"))
+    lines = [f"{net}.onnx,p{i}.vnnlib,30" for i in range(5) for net in ("net", "other")]
+    Path(instances).write_text("\n".join(lines) + "\n")
+    alone = {
+        (net, i): campaign.verify_files(str(tmp_path / f"{net}.onnx"), str(tmp_path / f"p{i}.vnnlib")).verdict
+        for net in ("net", "other")
+        for i in range(5)
+    }
+    batches: list[int] = []
+    begin = Engine.begin
+
+    def counted(self: Engine, works: list[Work], seed: int) -> None:
+        batches.append(len(works))
+        begin(self, works, seed)
+
+    monkeypatch.setattr(Engine, "begin", counted)
+    results = str(tmp_path / "r.jsonl")
+    records = list(campaign.run(campaign.plan(instances, results).pending, results))
+    assert batches == [5, 5]
+    assert {(r.model[:-5], int(r.property[1])): r.verdict for r in records} == alone
+    assert {record.verdict for record in records} == {"sat", "unsat"}
+
+
+def test_one_instance_that_spoils_a_batch_spoils_only_itself(
+    instances: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Engine.begin
+
+    def failing(self: Engine, works: list[Work], seed: int) -> None:
+        if any(work.query.name.endswith("always.vnnlib") for work in works):
+            raise RuntimeError("out of memory")
+        begin(self, works, seed)
+
+    monkeypatch.setattr(Engine, "begin", failing)
+    results = str(tmp_path / "r.jsonl")
+    records = {r.property: r for r in campaign.run(campaign.plan(instances, results).pending, results)}
+    assert records["never.vnnlib"].verdict == "unsat"
+    assert records["always.vnnlib"].message == "RuntimeError: out of memory"

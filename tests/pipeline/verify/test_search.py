@@ -16,7 +16,7 @@ from factories import box_property
 from nets import Net, mlp
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import attack, engine, leaf, verify
+from secateur.pipeline.verify import attack, engine, leaf, search, verify
 from secateur.pipeline.verify.fold import fold
 from secateur.pipeline.verify.problem import Problem
 from secateur.pipeline.verify.root import bound_nodes
@@ -28,9 +28,7 @@ def problem_of(model: Model, text: str) -> Problem:
     problems = subproblems([vnnlib.parse(text, "p")])
     nodes = bound_nodes(ready.graph, ready.shaped(problems.boxes))
     folded = fold(ready.graph, nodes)
-    rows, direct, constant = ready.specification(problems, torch.float64)
-    chosen = None if direct is None else direct.flatten(2)[:, :, folded.inputs]
-    return Problem(rows.flatten(2), chosen, constant, folded)
+    return Problem(*search.specification(problems, folded), folded)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,0 +1,155 @@
+"""Branch and bound of one region: which kind of search, with what batches, on which rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.verify import conflict_split, cut_split, input_split, relu_split
+from secateur.pipeline.verify.fold import Folded
+from secateur.pipeline.verify.graph import gamma
+from secateur.pipeline.verify.pgd import inner_box, inside
+from secateur.pipeline.verify.problem import Clauses, Problem, Progress
+from secateur.pipeline.verify.relaxation import Schedule
+from secateur.pipeline.verify.replay import Replay
+from secateur.pipeline.verify.root import NodeBounds
+from secateur.pipeline.verify.specification import SubProblems
+from secateur.pipeline.verify.work import CLOSED, Deadline, Work, spent
+
+FIRST_SCHEDULE = Schedule(30)
+"""How the root domains are bounded."""
+
+SPLIT_SCHEDULE = Schedule(10)
+"""How their parts are bounded."""
+
+SPLIT_NUMBERS = 400_000
+"""Domains × neurons of one batch, where neurons are split."""
+
+CUT_NUMBERS = 200_000
+"""Domains × arguments of one batch, where arguments of other nonlinear nodes are split."""
+
+EASY_SHARE, CONFLICT_SHARE = 0.02, 0.9
+"""Where linear programs promise more: shares of the time left for the batches before them, and then for them."""
+
+INPUT_BATCH = 256
+"""Domains of one batch, where inputs are split."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """A network made ready for the search of one box.
+
+    `nodes` are the bounds of the original's nodes, `inner` those of the nodes of `folded.graph` where that is not
+    folded (see `embed`) and else None; `few`: it has so few inputs that the box is split instead of neurons.
+    """
+
+    nodes: NodeBounds
+    folded: Folded
+    inner: NodeBounds | None
+    few: bool
+
+
+def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, brief: bool = False) -> None:
+    """Search the region of `work.left` from where it stands until it is decided or time is over.
+
+    A `brief` search does only what it can go on with later. When the search is over `work.left` is None.
+    """
+    left = work.left
+    assert left is not None
+    where = work.open(left.region)
+    problems = work.problems[where]
+    before = left.progress.domains
+    with spent("branch", work):
+        outcome = _solve(root, work, problems, replay, deadline, brief)
+    work.domains += left.progress.domains - before
+    if outcome == "unsat":
+        work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
+    elif outcome == "unknown":
+        bound = min(left.progress.bound, 0.0)
+        work.improve(where, torch.full((len(where),), bound, dtype=torch.float64))
+        if left.progress.open:
+            return
+        work.message = "some leaves could be decided neither way"
+    work.left = None
+
+
+def _solve(
+    root: Root, work: Work, problems: SubProblems, replay: Replay, deadline: Deadline, brief: bool
+) -> str:
+    assert work.left is not None
+    folded, progress = root.folded, work.left.progress
+    rows, direct, constant = specification(problems, folded)
+    inner = inner_box(problems)[0]
+    inputs = folded.inputs.cpu()
+
+    def suspect(x: Tensor, clause: int) -> bool:
+        point = inner.lower.clone()
+        point[inputs] = x.cpu().double()
+        return work.satisfied(replay.check(work.query, inside(point, inner).numpy()))
+
+    if root.few:
+        return input_split.solve(
+            folded,
+            Clauses(rows, direct, constant),
+            batch=INPUT_BATCH,
+            expired=deadline.passed,
+            suspect=suspect,
+            progress=progress,
+        )
+    if root.inner is not None:
+        search = cut_split.Search(folded, root.inner, Clauses(rows, direct, constant))
+        batch = max(2, min(1024, CUT_NUMBERS // len(search.arguments.lower)))
+        return search.run(
+            first=FIRST_SCHEDULE,
+            schedule=SPLIT_SCHEDULE,
+            batch=batch,
+            expired=deadline.passed,
+            suspect=suspect,
+            progress=progress,
+        )
+    return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, brief)
+
+
+def _split_neurons(
+    problem: Problem,
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+    deadline: Deadline,
+    brief: bool,
+) -> str:
+    """Branch and bound in batches; for a part of the time by linear programs, where those promise more."""
+    split = partial(
+        relu_split.solve,
+        problem,
+        first=FIRST_SCHEDULE,
+        schedule=SPLIT_SCHEDULE,
+        batch=max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total))),
+        suspect=suspect,
+        progress=progress,
+    )
+    if brief or not conflict_split.suits(problem):
+        return split(expired=deadline.passed)
+    outcome = split(expired=deadline.within(EASY_SHARE * deadline.left).passed)
+    if outcome == "unknown" and not progress.undecided:
+        limit = deadline.within(CONFLICT_SHARE * deadline.left)
+        outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)
+    return split(expired=deadline.passed) if outcome == "unknown" else outcome
+
+
+def specification(problems: SubProblems, folded: Folded) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Rows (P, S, n_out), direct rows (P, S, inputs left) or None and constants (P, S) on the folded network."""
+    device = folded.inputs.device
+    rows, constant = problems.outputs.to(device), problems.constant.to(device)
+    if problems.inputs is None:
+        return rows, None, constant
+    # Inputs of zero width are not in the folded box: their terms become constant, rounded down.
+    direct = problems.inputs.to(device)
+    fixed = problems.box().lower[0].to(device, copy=True)
+    fixed[folded.inputs] = 0.0
+    terms = direct * fixed
+    constant = constant + terms.sum(2) - gamma(len(fixed) + 8, fixed) * terms.abs().sum(2)
+    return rows, direct[:, :, folded.inputs], constant
