@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import count
@@ -40,7 +41,7 @@ from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import compute, onnxrt
-from secateur.pipeline.verify import Result, bounds, engine, verify, verify_many
+from secateur.pipeline.verify import Result, bounds, engine, search, verify, verify_many
 from secateur.pipeline.verify.api import METHODS
 from secateur.pipeline.verify.lowering import lower
 
@@ -188,6 +189,7 @@ def settings(random: np.random.Generator) -> dict[str, object]:
 
     chosen = {
         "FEW_INPUTS": one(0, 8),
+        "BURST": one(0.0, 0.01, 0.3),
         "SPLIT_NUMBERS": one(50, 2000, 400_000),
         "CUT_NUMBERS": one(50, 2000, 200_000),
         "INPUT_BATCH": one(1, 16, 256),
@@ -224,7 +226,11 @@ def examine(seed: int) -> Outcome:
         timeout = float(random.choice([0.1, 1.0, 5.0]))
         outcome.setting = f"timeout {timeout:g}, seed {seed}, {chosen}"
         queries = [vnnlib.parse(question.text, f"p{i}") for i, question in enumerate(example.questions)]
-        with mock.patch.multiple(engine, **chosen):
+        with ExitStack() as stack:
+            for name, value in chosen.items():
+                stack.enter_context(
+                    mock.patch.object(engine if hasattr(engine, name) else search, name, value)
+                )
             results = list(
                 verify_many([(example.model, query) for query in queries], timeout=timeout, seed=seed)
             )

@@ -71,7 +71,7 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, brief:
     elif outcome == "unknown":
         bound = min(left.progress.bound, 0.0)
         work.improve(where, torch.full((len(where),), bound, dtype=torch.float64))
-        if left.progress.open:
+        if left.progress.open or not left.progress.undecided:
             return
         work.message = "some leaves could be decided neither way"
     work.left = None

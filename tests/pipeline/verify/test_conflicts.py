@@ -15,7 +15,7 @@ from factories import box_property
 from nets import Net, mlp, residual
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import conflict_split, engine, verify
+from secateur.pipeline.verify import conflict_split, engine, search, verify
 from secateur.pipeline.verify.conflicts import Conflicts
 from secateur.pipeline.verify.fold import fold
 from secateur.pipeline.verify.problem import Problem, Progress
@@ -94,9 +94,7 @@ def problem_of(model: Model, text: str) -> Problem:
     ready = engine.Engine(model)
     problems = subproblems([vnnlib.parse(text, "p")])
     folded = fold(ready.graph, bound_nodes(ready.graph, ready.shaped(problems.boxes)))
-    rows, direct, constant = ready.specification(problems, torch.float64)
-    chosen = None if direct is None else direct.flatten(2)[:, :, folded.inputs]
-    return Problem(rows.flatten(2), chosen, constant, folded)
+    return Problem(*search.specification(problems, folded), folded)
 
 
 def instance(seed: int) -> Problem:
@@ -219,7 +217,8 @@ def test_formulas_as_networks(seed: int) -> None:
 
 def test_the_engine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """All signs of four variables excluded one by one, times ten idle variables: refuted by short conflicts."""
-    monkeypatch.setattr(engine, "EASY_SHARE", 0.0)
+    monkeypatch.setattr(search, "EASY_SHARE", 0.0)
+    monkeypatch.setattr(engine, "BURST", 0.0)
     formula = [
         tuple(s * v for s, v in zip(c, range(1, 5), strict=True))
         for c in itertools.product([-1, 1], repeat=4)
