@@ -93,7 +93,7 @@ def solve(
     """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left.
 
     When time is over, the boxes of the parts not yet searched are left in `progress.parts`, the last of them the one
-    that `progress.store` (rows of bound, lower, upper, open clauses and their weights) belongs to when it holds any row.
+    that `progress.store` (rows of bound, lower, upper, open clauses and weights) belongs to when it holds any row.
     """
     parts = [replace(folded, box=box) for box in progress.parts] or [folded]
     progress.parts = []
@@ -120,7 +120,9 @@ def solve(
             if len(progress.store):
                 # An earlier search of this part may have folded it otherwise: bounds of neurons begin anew.
                 rows = progress.store.drain()
-                progress.store.put(**{name: rows[name] for name in ("bound", "lower", "upper", "open", "weights")})
+                progress.store.put(
+                    **{name: rows[name] for name in ("bound", "lower", "upper", "open", "weights")}
+                )
                 halves = None
             if halves is not None and sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
                 parts += [replace(part, box=half) for half in halves]

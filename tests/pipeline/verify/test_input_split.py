@@ -15,7 +15,7 @@ from nets import Net, mlp, residual
 from oracles import exact
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import engine, input_split, verify
+from secateur.pipeline.verify import engine, input_split, search, verify
 from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.fold import Folded, fold_and_bound
 from secateur.pipeline.verify.input_split import Bounded
@@ -23,7 +23,7 @@ from secateur.pipeline.verify.optimise import Specification
 from secateur.pipeline.verify.problem import Clauses, Progress
 from secateur.pipeline.verify.root import bound_nodes
 from secateur.pipeline.verify.sensitivity import input_scores
-from secateur.pipeline.verify.specification import NEVER
+from secateur.pipeline.verify.specification import NEVER, subproblems
 
 
 def folded_of(model: Model, radius: float = 1.0) -> Folded:
@@ -89,20 +89,19 @@ def test_a_planted_counterexample_is_never_lost(seed: int, clauses: int) -> None
     others = [f"(and (>= Y_0 {50 + i}.0) (<= Y_1 0.0))" for i in range(clauses - 1)]
     text = box_property([-1.0] * 2, [1.0] * 2, 2, f"(or {' '.join([*others, planted])})")
     folded = folded_of(model)
-    ready = engine.Engine(model)
-    query = vnnlib.parse(text, "p")
-    problems = engine.subproblems([query])
-    rows, direct, constant = ready.specification(problems, torch.float64)
-    assert direct is not None
-    outcome = input_split.solve(
-        folded,
-        Clauses(rows.flatten(2), direct.flatten(2), constant),
-        batch=4,
-        expired=iter([False] * 15 + [True] * 10**6).__next__,
-        suspect=lambda *_: False,
-        progress=Progress(),
-    )
-    assert outcome == "unknown"
+    clauses_of = Clauses(*search.specification(subproblems([vnnlib.parse(text, "p")]), folded))
+    progress = Progress()
+    for steps in (0, 4, 1, 15):  # the search stops and goes on from what it has left open
+        outcome = input_split.solve(
+            folded,
+            clauses_of,
+            batch=4,
+            expired=iter([False] * steps + [True] * 10**6).__next__,
+            suspect=lambda *_: False,
+            progress=progress,
+        )
+        assert outcome == "unknown"
+        assert progress.open or progress.undecided
 
 
 def test_wide_networks_are_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +112,7 @@ def test_wide_networks_are_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> No
     most = float(graph.forward(torch.cartesian_prod(axis, axis)).max())
     for wide, batch in ((800, 256), (800, 1), (6, 64)):
         monkeypatch.setattr(input_split, "WIDE", wide)
-        monkeypatch.setattr(engine, "INPUT_BATCH", batch)
+        monkeypatch.setattr(search, "INPUT_BATCH", batch)
         for limit, verdict in ((most + 0.05, "unsat"), (most - 0.01, "sat")):
             text = box_property([-1.0] * 2, [1.0] * 2, 1, f"(>= Y_0 {limit!r})")
             assert verify(model, vnnlib.parse(text, "p"), timeout=30).verdict == verdict
