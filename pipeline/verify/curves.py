@@ -148,6 +148,21 @@ class Sqrt(Function):
         return lower >= 0
 
 
+class Root(Sqrt):
+    """√max(x, 0), for sums of squares: rounding may take their lower bound below 0, where the root is not defined."""
+
+    split_at = 0.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x.clamp(min=0))
+
+    def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
+        return [*super().stationary(slope, lower, upper), torch.zeros_like(slope)]
+
+    def defined(self, lower: Tensor, upper: Tensor) -> Tensor | None:
+        return None
+
+
 class Reciprocal(Function):
     """1/x on either side of 0; f' = -1/x²."""
 

@@ -6,6 +6,8 @@ the file, in real arithmetic.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 from onnx import numpy_helper
 
@@ -14,7 +16,7 @@ from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify.call import Builder, Call, Value, node_name
 from secateur.pipeline.verify.constants import evaluate
 from secateur.pipeline.verify.graph import BoundGraph, Node
-from secateur.pipeline.verify.operations import Input
+from secateur.pipeline.verify.operations import Input, Operation, Reshape, Select
 from secateur.pipeline.verify.operators import RULES
 
 
@@ -96,7 +98,7 @@ def lower(model: Model) -> BoundGraph:
 
 
 def prune_unused(nodes: list[Node], output: int) -> BoundGraph:
-    """The graph of those nodes that the output needs (and the input), renumbered."""
+    """The graph of those nodes that the output needs (and the input), renumbered; numbers become vectors of one."""
     needed = {0, output}
     for position in range(output, 0, -1):
         if position in needed:
@@ -105,10 +107,22 @@ def prune_unused(nodes: list[Node], output: int) -> BoundGraph:
     number = {old: new for new, old in enumerate(order)}
     return BoundGraph(
         tuple(
-            Node(nodes[i].name, nodes[i].operation, tuple(number[s] for s in nodes[i].inputs), nodes[i].shape)
+            Node(
+                nodes[i].name,
+                _with_axes(nodes[i].operation),
+                tuple(number[s] for s in nodes[i].inputs),
+                nodes[i].shape or (1,),
+            )
             for i in order
         )
     )
+
+
+def _with_axes(operation: Operation) -> Operation:
+    """The operation with tensors of shape (1,) in place of those without axes, which bounds are not made for."""
+    if isinstance(operation, Reshape | Select):
+        return replace(operation, source=operation.source or (1,), target=operation.target or (1,))
+    return operation
 
 
 def _evaluated(call: Call) -> list[Value]:

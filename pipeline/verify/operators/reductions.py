@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateur.pipeline.verify.call import Call, Value
-from secateur.pipeline.verify.curves import Sqrt, Square
+from secateur.pipeline.verify.curves import Root, Square
 from secateur.pipeline.verify.operations import Convolution
 from secateur.pipeline.verify.operators import parts
 from secateur.pipeline.verify.operators.windows import paddings, pooling_windows
@@ -47,7 +47,7 @@ def reduce_sum_square(call: Call) -> list[Value]:
 def reduce_l2(call: Call) -> list[Value]:
     (squares,) = reduce_sum_square(call)
     assert isinstance(squares, int)
-    return [parts.applied(call, Sqrt(), squares)]
+    return [parts.applied(call, Root(), squares)]
 
 
 def cumulative_sum(call: Call) -> list[Value]:

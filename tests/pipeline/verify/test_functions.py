@@ -46,6 +46,7 @@ SUBJECTS = {
     "Log": Subject(curves.Log(), mpmath.log, 0.0, open=True),
     "Square": Subject(curves.Square(), lambda x: x * x),
     "Sqrt": Subject(curves.Sqrt(), mpmath.sqrt, 0.0),
+    "Root": Subject(curves.Root(), lambda x: mpmath.sqrt(max(x, mpf(0)))),
     "Reciprocal": Subject(curves.Reciprocal(), lambda x: 1 / x, 0.0, open=True),
     "cube": Subject(curves.Power(3.0), lambda x: x**3),
     "fourth power": Subject(curves.Power(4.0), lambda x: x**4),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -125,3 +127,20 @@ def test_a_constant_output_is_one_clear_error() -> None:
     proto = bare_model([constant], {"c": np.ones((1, 2), np.float32)}, [1, 3], [1, 2])
     with pytest.raises(SecateurError, match="does not depend on its input"):
         lower(onnx_model.from_proto(proto))
+
+
+@pytest.mark.data
+def test_every_shared_network_is_understood(shared_data: Path) -> None:
+    """One network of every architecture in the shared benchmarks: lowered, it computes what onnxruntime computes."""
+    met = set()
+    for path in sorted((shared_data / "benchmarks").rglob("*.onnx*")):
+        model = onnx_model.read(str(path))
+        architecture = (path.parts[-3], *(node.op_type for node in model.graph.node))
+        if architecture in met:
+            continue
+        met.add(architecture)
+        graph = lower(model)
+        x = np.random.default_rng(0).random((4, graph.input.size), np.float32)
+        ours = graph.forward(torch.from_numpy(x).double().view(-1, *graph.input.shape)).flatten(1).numpy()
+        assert onnxrt.difference(onnxrt.run(model, x), ours) < 1e-4, path
+    assert len(met) > 20
