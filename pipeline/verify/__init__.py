@@ -10,7 +10,8 @@ The modules, in the order in which a query meets them:
 * `specification`: query → sub-problems; `pgd`: attack; `replay`: what makes a point a witness;
 * `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
 * `fold`: the network as small dense maps for one box;
-* `problem`, `branching`, `store`, `relu_split`, `input_split` (with `sensitivity`), `leaf`: branch and bound;
+* `problem`, `branching`, `store`, `relu_split` (with `halfspace`), `input_split` (with `sensitivity`), `leaf`: branch
+  and bound;
 * `conflict_split` (with `conflicts` and `triangle`): branch and bound by linear programs that learns;
 * `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `auto_lirpa`: bounds of that library;
   `api` and `results`: what callers see.

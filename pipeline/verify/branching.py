@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.crown import Tape
 from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
 
 
@@ -39,17 +38,17 @@ class Layout:
         return torch.cat([*(parts[position] for position in self.sizes), *rest], -1)
 
 
-def neuron_to_split(layout: Layout, relaxations: Relaxations, tape: Tape) -> Tensor:
+def neuron_to_split(layout: Layout, relaxations: Relaxations, coefficients: dict[int, Tensor]) -> Tensor:
     """The neuron to split of each sub-problem, (B,), a position in the layout; -1 where none is unstable.
 
-    `tape` is of the last substitution, of one specification row a sub-problem (S = 1).
+    `coefficients` are those of the last substitution, of one specification row a sub-problem (S = 1): see `crown.Tape`.
     """
     scores = {}
     for position in layout.sizes:
         relaxation = relaxations[position]
         assert isinstance(relaxation, ReluRelaxation)
         unstable = relaxation.unstable.squeeze(1)
-        a = tape.coefficient.get(position)
+        a = coefficients.get(position)
         if a is None:  # the row does not depend on this layer: nothing to gain, but splittable
             cost = torch.zeros_like(unstable)
         else:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.branching import Layout
-from secateur.pipeline.verify.crown import Box, backward
+from secateur.pipeline.verify.crown import Box, Linear, backward
 from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.optimise import Specification
@@ -63,6 +63,18 @@ def certified(
 
     Any valid `multipliers` (B, 1, …) will do. A positive bound refutes the clause whose rows these are.
     """
+    bound = certified_linear(folded, relaxations, multipliers, rows, weights).minimum(folded.box)
+    return (bound - gamma(16, bound) * bound.abs()).squeeze(1)
+
+
+def certified_linear(
+    folded: Folded,
+    relaxations: Relaxations,
+    multipliers: Multipliers,
+    rows: Specification,
+    weights: Tensor,
+) -> Linear:
+    """Rigorous linear lower bounds (S = 1) of such combinations on the input; arguments as those of `certified`."""
     graph, magnitudes = folded.graph, folded.magnitudes
     combined = rows.combined(weights)
     linear = backward(
@@ -83,8 +95,9 @@ def certified(
     scale = absolute.combined(weights).values(
         magnitudes[0].unsqueeze(1), magnitudes[graph.output].unsqueeze(1)
     )
-    bound = linear.minimum(folded.box) + (0.0 if combined.constant is None else combined.constant)
-    return (bound - gamma(weights.shape[1] + 16, bound) * (bound.abs() + scale)).squeeze(1)
+    constant = linear.constant + (0.0 if combined.constant is None else combined.constant)
+    lost = gamma(weights.shape[1] + 16, constant) * (linear.constant.abs() + constant.abs() + scale)
+    return Linear(linear.coefficient, constant - lost)
 
 
 @dataclass
@@ -100,12 +113,23 @@ class Problem(Clauses):
         self.fast = self.folded.graph.to(self.dtype, self.rows.device)
         self.layout = Layout({p: len(kept) for p, (_, kept) in self.folded.neurons.items()})
 
-    def relaxations(self, signs: Tensor, dtype: torch.dtype) -> Relaxations:
-        """Relaxations of B domains with signs (B, U)."""
-        parts = self.layout.split(signs)
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Bounds (1, U) of all neurons' arguments on the whole box."""
+        low, high = zip(*(self.folded.bounds[p] for p in self.layout.sizes), strict=True)
+        return torch.cat(low, 1), torch.cat(high, 1)
+
+    def relaxations(
+        self, signs: Tensor, dtype: torch.dtype, bounds: tuple[Tensor, Tensor] | None = None
+    ) -> Relaxations:
+        """Relaxations of B domains with signs (B, U), and with bounds (B, U) where they are tighter than the box's."""
+        parts = self.layout.split(signs.to(dtype))
+        if bounds is None:
+            pairs = self.folded.bounds
+        else:
+            low, high = (self.layout.split(side) for side in bounds)
+            pairs = {p: (low[p], high[p]) for p in self.layout.sizes}
         return {
-            p: ReluRelaxation.of(low.to(dtype), high.to(dtype), parts[p].to(dtype))
-            for p, (low, high) in self.folded.bounds.items()
+            p: ReluRelaxation.of(low.to(dtype), high.to(dtype), parts[p]) for p, (low, high) in pairs.items()
         }
 
     def box(self, batch: int, dtype: torch.dtype) -> Box:
@@ -113,15 +137,34 @@ class Problem(Clauses):
         box = self.folded.box
         return Box(*(side.to(dtype).expand(batch, -1) for side in (box.lower, box.upper)))
 
-    def certified(self, clause: Tensor, weights: Tensor, signs: Tensor, multipliers: Tensor) -> Tensor:
+    def certified(
+        self,
+        clause: Tensor,
+        weights: Tensor,
+        signs: Tensor,
+        multipliers: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Rigorous lower bounds (B,), in float64, of combinations of clauses' rows on domains.
 
-        Any `weights` ≥ 0 (B, S), `multipliers` ≥ 0 (B, U; α at most 1) will do; `signs` is (B, U). A positive bound
-        refutes the clause on the domain.
+        Any `weights` ≥ 0 (B, S), `multipliers` ≥ 0 (B, U; α at most 1) will do; `signs` is (B, U), `bounds` as in
+        `relaxations`. A positive bound refutes the clause on the domain.
         """
-        return certified(
+        bound = self.certified_linear(clause, weights, signs, multipliers, bounds).minimum(self.folded.box)
+        return (bound - gamma(16, bound) * bound.abs()).squeeze(1)
+
+    def certified_linear(
+        self,
+        clause: Tensor,
+        weights: Tensor,
+        signs: Tensor,
+        multipliers: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Linear:
+        """The linear functions (S = 1) of the input behind `certified`."""
+        return certified_linear(
             self.folded,
-            self.relaxations(signs, torch.float64),
+            self.relaxations(signs, torch.float64, bounds),
             self.layout.split(multipliers.double().unsqueeze(1)),
             self.specification(clause, torch.float64),
             weights.double(),

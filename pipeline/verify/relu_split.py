@@ -3,6 +3,9 @@
 A domain is a sub-problem's clause with some neurons' signs fixed. Domains of all clauses of an instance share batches.
 Search runs in the fast number type; a domain counts as closed only when its bound, evaluated again in float64 with
 rounding errors taken off, is still positive. A domain in which no neuron is left to split goes to an exact LP.
+
+Where neurons and inputs are few, a domain that stays open passes on tighter bounds of its neurons to its children, for
+the part of it where the clause may still hold (`halfspace`): 50 to 70 times fewer domains on networks of one layer.
 """
 
 from __future__ import annotations
@@ -14,11 +17,15 @@ from torch import Tensor
 
 from secateur.pipeline.verify import leaf
 from secateur.pipeline.verify.branching import neuron_to_split
+from secateur.pipeline.verify.halfspace import Tightening
 from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.problem import Problem, Progress
 from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.specification import NEVER
 from secateur.pipeline.verify.store import Store
+
+TIGHTENED_NUMBERS = 16_000
+"""Neurons × inputs up to which bounds of neurons are tightened domain by domain."""
 
 CERTIFIED_AT_END = 20_000
 """When time is over, the bounds of at most so many open domains are made rigorous, for the result's bound."""
@@ -49,10 +56,16 @@ def solve(
     if not problem.layout.sizes:  # affine on this box: every clause is a leaf
         verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
         return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
-    if not len(store) and _bounded(
-        problem, clause, signs, None, problem.weights(), first, expired, suspect, progress
-    ):
-        return "sat"
+    tightening = None
+    if problem.layout.total * problem.folded.graph.input.size <= TIGHTENED_NUMBERS:
+        tightening = Tightening(problem)
+    if not len(store):
+        root = {"clause": clause, "signs": signs, "weights": problem.weights()}
+        if tightening is not None:
+            low, high = problem.bounds()
+            root |= {"low": low.expand(count, -1), "high": high.expand(count, -1)}
+        if _bounded(problem, root, tightening, first, expired, suspect, progress):
+            return "sat"
     while len(store) and not expired():
         picked = store.take(batch)
         leaves = picked["neuron"] < 0
@@ -63,16 +76,13 @@ def solve(
             picked = {name: values[~leaves] for name, values in picked.items()}
             if leaves.all():
                 continue
-        clause = picked["clause"].repeat_interleave(2)
-        signs = picked["signs"].repeat_interleave(2, 0)
-        warm = picked["multipliers"].repeat_interleave(2, 0)
-        neuron = picked["neuron"].repeat_interleave(2)
+        children = {name: values.repeat_interleave(2, 0) for name, values in picked.items()}
+        neuron = children["neuron"]
         side = torch.tensor([1, -1], dtype=torch.int8, device=device).repeat(len(neuron) // 2)
         index = torch.arange(len(neuron), device=device)
-        signs[index, neuron] = side
-        warm[index, neuron] = 0.0
-        weights = picked["weights"].repeat_interleave(2, 0)
-        if _bounded(problem, clause, signs, warm, weights, schedule, expired, suspect, progress):
+        children["signs"][index, neuron] = side
+        children["multipliers"][index, neuron] = 0.0
+        if _bounded(problem, children, tightening, schedule, expired, suspect, progress):
             return "sat"
     if not progress.undecided and not len(store):
         return "unsat"
@@ -86,25 +96,29 @@ def _certified_least(problem: Problem, store: Store, batch: int) -> float:
         return -float("inf")
     least = 0.0
     for rows in store.batches(batch):
-        bound = problem.certified(rows["clause"], rows["weights"], rows["signs"], rows["multipliers"])
+        bound = problem.certified(
+            rows["clause"], rows["weights"], rows["signs"], rows["multipliers"], _tight(rows)
+        )
         least = min(least, float(bound.nan_to_num(nan=-float("inf")).min()))
     return least
 
 
 def _bounded(
     problem: Problem,
-    clause: Tensor,
-    signs: Tensor,
-    warm: Tensor | None,
-    weights: Tensor,
+    new: dict[str, Tensor],
+    tightening: Tightening | None,
     schedule: Schedule,
     expired: Callable[[], bool],
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> bool:
-    """Bound new domains; close them, store them, or send them to the LP. Whether one has a witness."""
+    """Bound new domains; close them, store them, or send them to the LP. Whether one has a witness.
+
+    `new`: their "clause", "signs", "weights", and maybe "multipliers" to begin with, "low" and "high".
+    """
     dtype, graph, layout = problem.dtype, problem.fast, problem.layout
-    relaxations = problem.relaxations(signs, dtype)
+    clause, signs, warm, tight = new["clause"], new["signs"], new.get("multipliers"), _tight(new)
+    relaxations = problem.relaxations(signs, dtype, tight)
     batch = len(clause)
     box = problem.box(batch, dtype)
     rows = problem.specification(clause, dtype)
@@ -119,7 +133,7 @@ def _bounded(
         start,
         direct=rows.direct,
         constant=rows.constant,
-        weights=weights,
+        weights=new["weights"],
         stop_above=0.0,
     )
     progress.domains += batch
@@ -129,27 +143,61 @@ def _bounded(
     closed = bound > 0
     if closed.any():
         which = torch.nonzero(closed).flatten()
-        certain = problem.certified(clause[which], weights[which], signs[which], multipliers[which]) > 0
-        closed[which] = certain
+        there = None if tight is None else (tight[0][which], tight[1][which])
+        closed[which] = (
+            problem.certified(clause[which], weights[which], signs[which], multipliers[which], there) > 0
+        )
     left = torch.nonzero(~closed).flatten()
     if not len(left):
         return False
     x = result.minimiser[left].squeeze(1)
     if _suspicious(problem, x, clause[left], suspect):
         return True
-    neuron = neuron_to_split(layout, relaxations, result.tape)[left]
-    fixed = neuron < 0
     domains = {
         "clause": clause[left],
         "signs": signs[left],
         "multipliers": multipliers[left],
         "weights": weights[left],
         "bound": bound[left].clamp(max=0),
-        "neuron": neuron,
     }
+    coefficients = result.tape.coefficient
+    if tight is None or tightening is None:
+        domains["neuron"] = neuron_to_split(layout, relaxations, coefficients)[left]
+    else:
+        kept = _tighten(problem, tightening, domains, (tight[0][left], tight[1][left]))
+        domains = {name: values[kept] for name, values in domains.items()}
+        relaxations = problem.relaxations(domains["signs"], dtype, _tight(domains))
+        coefficients = {p: a[left[kept]] for p, a in coefficients.items()}
+        domains["neuron"] = neuron_to_split(layout, relaxations, coefficients)
+    fixed = domains["neuron"] < 0
     progress.store.put(**{name: values[~fixed] for name, values in domains.items()})
     leaves = {name: values[fixed] for name, values in domains.items()}
     return _close_leaves(problem, leaves, expired, suspect, progress)
+
+
+def _tight(rows: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The bounds of neurons (B, U) that domains have of their own."""
+    return (rows["low"], rows["high"]) if "low" in rows else None
+
+
+def _tighten(
+    problem: Problem, tightening: Tightening, domains: dict[str, Tensor], tight: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Give open domains tighter bounds "low" and "high", and the signs that follow; returns those not empty.
+
+    A neuron that these bounds decide counts as split, so that its constraint has a β.
+    """
+    signs, multipliers = domains["signs"], domains["multipliers"]
+    linear = problem.certified_linear(domains["clause"], domains["weights"], signs, multipliers, tight)
+    low, high = tightening.bounds(linear)
+    low, high = torch.fmax(low, tight[0]), torch.fmin(high, tight[1])
+    empty = (low > high) | ((low > 0) & (signs < 0)) | ((high < 0) & (signs > 0))
+    least, most = problem.bounds()
+    decided = (least < 0) & (most > 0) & (signs == 0) & ((low >= 0) | (high <= 0))
+    domains["signs"] = torch.where(decided, torch.where(low >= 0, 1, -1).to(signs.dtype), signs)
+    domains["multipliers"] = multipliers.masked_fill(decided, 0.0)
+    domains["low"], domains["high"] = low, high
+    return torch.nonzero(~empty.any(1)).flatten()
 
 
 def _close_leaves(

@@ -10,25 +10,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from problems import problem_of
 from torch import Tensor
 
 from factories import box_property
 from nets import Net, mlp
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import attack, engine, leaf, search, verify
-from secateur.pipeline.verify.fold import fold
-from secateur.pipeline.verify.problem import Problem
-from secateur.pipeline.verify.root import bound_nodes
-from secateur.pipeline.verify.specification import subproblems
-
-
-def problem_of(model: Model, text: str) -> Problem:
-    ready = engine.Engine(model)
-    problems = subproblems([vnnlib.parse(text, "p")])
-    nodes = bound_nodes(ready.graph, ready.shaped(problems.boxes))
-    folded = fold(ready.graph, nodes)
-    return Problem(*search.specification(problems, folded), folded)
+from secateur.pipeline.verify import attack, engine, leaf, verify
 
 
 @pytest.mark.parametrize("seed", range(4))
