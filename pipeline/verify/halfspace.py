@@ -11,8 +11,8 @@ and every λ gives a valid bound; a few steps of bisection on the sign of the in
 one. Zhou et al. 2025, "Clip-and-Verify: linear constraint-driven domain clipping for accelerating neural network
 verification"; with the clause's constraint also Kotha et al. 2023, "Provably bounding neural network preimages".
 
-**Rounding.** All in float64. With X the largest |x| in the box, evaluating the minimum for one λ is off by at most
-γ_n (⟨|A| + λ|a|, X⟩ + |b| + λ|c|), n the number of inputs (and some), which is taken off.
+**Rounding.** All in float64, by the box's centre and radius. With X the largest |x| in the box, evaluating the minimum
+for one λ errs by at most γ_n (⟨|A| + λ|a|, X⟩ + |b| + λ|c|), n twice the number of inputs and some. It is taken off.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from secateur.pipeline.verify.problem import Problem
 STEPS = 4
 """Values of λ tried for every neuron, besides 0."""
 
-CHUNK_NUMBERS = 1_000_000
+CHUNK_NUMBERS = 100_000
 """How many numbers one chunk of domains × neurons × inputs may hold."""
 
 
@@ -49,7 +49,8 @@ class Tightening:
         # Of every argument z, and of every -z: (2U, n) and (2U,).
         self._coefficient = torch.cat([coefficient for coefficient, _ in parts], 1).flatten(0, 1)
         self._constant = torch.cat([constant for _, constant in parts], 1).flatten()
-        self._box = folded.box
+        low, high = folded.box.lower[0], folded.box.upper[0]
+        self._centre, self._radius = (low + high) / 2, (high - low) / 2
         self._largest = torch.maximum(folded.box.lower.abs(), folded.box.upper.abs())[0]
         self._size = self._coefficient.abs() @ self._largest + self._constant.abs()
 
@@ -64,8 +65,9 @@ class Tightening:
 
     def _least(self, a: Tensor, c: Tensor) -> Tensor:
         """The bounds (B, 2U) for half-spaces a (B, n), c (B,)."""
-        low, high = self._box.lower.unsqueeze(1), self._box.upper.unsqueeze(1)
-        normal, shift = a.unsqueeze(1), c.unsqueeze(1)
+        normal, shift = a.unsqueeze(1), c.unsqueeze(1) + (a @ self._centre).unsqueeze(1)
+        own = self._constant + self._coefficient @ self._centre
+        sides = (a * self._radius).unsqueeze(2)
         size = (a.abs() @ self._largest + c.abs()).unsqueeze(1)
         rate = gamma(2 * a.shape[1] + 32, a)
         # λ beyond this turns every coefficient's sign into that of a.
@@ -75,10 +77,9 @@ class Tightening:
         best = torch.full_like(end, -torch.inf)
         for _ in range(STEPS + 1):
             coefficient = self._coefficient + multiplier.unsqueeze(2) * normal
-            x = torch.where(coefficient >= 0, low, high)
-            value = (coefficient * x).sum(2) + self._constant + multiplier * shift
+            value = own + multiplier * shift - coefficient.abs() @ self._radius
             best = torch.fmax(best, value - rate * (self._size + multiplier * size))
-            outside = (x * normal).sum(2) + shift > 0
+            outside = shift > (coefficient.sign() @ sides).squeeze(2)
             start, end = torch.where(outside, multiplier, start), torch.where(outside, end, multiplier)
             multiplier = (start + end) / 2
         return best

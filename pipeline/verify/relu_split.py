@@ -27,6 +27,9 @@ from secateur.pipeline.verify.store import Store
 TIGHTENED_NUMBERS = 16_000
 """Neurons × inputs up to which bounds of neurons are tightened domain by domain."""
 
+TIGHTENED_BATCH = 512
+"""Domains of one batch there, which takes several times as long: the clock is looked at between batches."""
+
 CERTIFIED_AT_END = 20_000
 """When time is over, the bounds of at most so many open domains are made rigorous, for the result's bound."""
 
@@ -59,6 +62,7 @@ def solve(
     tightening = None
     if problem.layout.total * problem.folded.graph.input.size <= TIGHTENED_NUMBERS:
         tightening = Tightening(problem)
+        batch = min(batch, TIGHTENED_BATCH)
     if not len(store):
         root = {"clause": clause, "signs": signs, "weights": problem.weights()}
         if tightening is not None:

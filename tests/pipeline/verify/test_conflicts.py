@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import grid, instance, problem_of
 from torch import Tensor
 
 from factories import box_property
 from nets import Net
+from problems import grid, instance, problem_of
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import conflict_split, engine, search, verify

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from problems import grid, instance, problem_of
 
 from factories import box_property
 from nets import mlp
+from problems import grid, instance, problem_of
 from secateur.pipeline.verify.halfspace import Tightening
 
 

@@ -10,11 +10,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from problems import problem_of
 from torch import Tensor
 
 from factories import box_property
 from nets import Net, mlp
+from problems import problem_of
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import attack, engine, leaf, verify
