@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DECIDED = ("sat", "unsat")
 
@@ -85,7 +86,7 @@ def measured(record: dict[str, str], files: Sequence[str], timeout: float) -> Ro
     assert child.stdout is not None
     output = child.stdout.read()
     _, _, usage = os.wait4(child.pid, 0)
-    result = json.loads(output) if output.strip() else {"verdict": "error", "domains": 0}
+    result: dict[str, Any] = json.loads(output) if output.strip() else {"verdict": "error", "domains": 0}
     return Row(
         " ".join((record["benchmark"], Path(record["onnx"]).stem[:24], Path(record["vnnlib"]).stem)),
         record["result"],
