@@ -30,6 +30,10 @@ from secateur.pipeline.verify.problem import Clauses, Progress, certified
 from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, Schedule
 from secateur.pipeline.verify.root import NodeBounds
 from secateur.pipeline.verify.smooth import relax
+from secateur.pipeline.verify.store import Store
+
+CERTIFIED_AT_END = 1_000
+"""When time is over, the bounds of at most so many open domains are made rigorous, for the result's bound."""
 
 NARROWEST = 1e-6
 """An interval of less than this share of its width at the root is not cut again."""
@@ -105,10 +109,13 @@ class Search:
     dtype: torch.dtype = torch.float32
     arguments: Arguments = field(init=False)
     fast: BoundGraph = field(init=False)
-    shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    shapes: dict[int, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.arguments = Arguments.of(self.folded.graph, self.nodes)
+        lower, upper = self.arguments.lower.unsqueeze(0), self.arguments.upper.unsqueeze(0)
+        relaxations = self.arguments.relaxations(lower, upper, torch.float64)
+        self.shapes = {p: tuple(r.initial_multiplier(1).shape[2:]) for p, r in relaxations.items()}
         self.fast = self.folded.graph.to(self.dtype, self.folded.box.lower.device)
 
     def run(
@@ -128,11 +135,11 @@ class Search:
         lower, upper = (side.expand(len(clause), -1).clone() for side in (arguments.lower, arguments.upper))
         if not len(store):
             weights = self.clauses.equal_weights(self.dtype)
-            if self._bounded(clause, lower, upper, None, weights, first, suspect, progress):
+            if self._bounded(clause, lower, upper, None, weights, first, expired, suspect, progress):
                 return "sat"
         while len(store):
             if expired():
-                progress.bound = -float("inf") if progress.undecided else store.least()
+                progress.bound = -float("inf") if progress.undecided else self._certified_least(store, batch)
                 return "unknown"
             picked = store.take(max(1, batch // 2))
             index = picked["argument"]
@@ -148,6 +155,7 @@ class Search:
                 picked["multipliers"].repeat(2, 1),
                 picked["weights"].repeat(2, 1),
                 schedule,
+                expired,
                 suspect,
                 progress,
             ):
@@ -163,6 +171,7 @@ class Search:
         warm: Tensor | None,
         weights: Tensor,
         schedule: Schedule,
+        expired: Callable[[], bool],
         suspect: Callable[[Tensor, int], bool],
         progress: Progress,
     ) -> bool:
@@ -183,6 +192,7 @@ class Search:
             constant=rows.constant,
             weights=weights,
             stop_above=0.0,
+            expired=expired,
         )
         assert result.weights is not None
         progress.domains += len(clause)
@@ -218,6 +228,14 @@ class Search:
         )
         return False
 
+    def _certified_least(self, store: Store, batch: int) -> float:
+        """The least rigorous bound of the open domains; -∞ where there are too many to look at."""
+        if len(store) > CERTIFIED_AT_END:
+            return -float("inf")
+        names = ("clause", "lower", "upper", "multipliers", "weights")
+        bounds = [self._certified(*(rows[name] for name in names)) for rows in store.batches(batch)]
+        return float(torch.cat(bounds).nan_to_num(nan=-float("inf")).min().clamp(max=0))
+
     def _certified(
         self, clause: Tensor, lower: Tensor, upper: Tensor, multipliers: Tensor, weights: Tensor
     ) -> Tensor:
@@ -252,9 +270,7 @@ class Search:
 
     def _packed(self, multipliers: Multipliers) -> Tensor:
         """Multipliers (B, 1, …) a node as one (B, M)."""
-        if not self.shapes:
-            self.shapes = {p: tuple(m.shape[2:]) for p, m in multipliers.items()}
-        return torch.cat([m.flatten(1) for m in multipliers.values()], 1)
+        return torch.cat([multipliers[p].flatten(1) for p in self.shapes], 1)
 
     def _unpacked(self, flat: Tensor) -> Multipliers:
         parts = torch.split(flat, [prod(shape) for shape in self.shapes.values()], 1)

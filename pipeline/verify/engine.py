@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import torch
 
@@ -18,7 +19,7 @@ from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.embed import embed
 from secateur.pipeline.verify.fold import fold, fold_and_bound, free_inputs
 from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.lowering import lower, lower_to_logits
 from secateur.pipeline.verify.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Progress
@@ -26,7 +27,7 @@ from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.root import CHUNK_NUMBERS, NodeBounds, bound_nodes
-from secateur.pipeline.verify.specification import SubProblems, check_fits
+from secateur.pipeline.verify.specification import SubProblems, check_fits, compares_outputs
 from secateur.pipeline.verify.store import Store
 from secateur.pipeline.verify.work import Deadline, Left, Work, joint, layer_stability, spent, still_open
 
@@ -60,18 +61,26 @@ class Engine:
     `memory`: about how many bytes a search may hold (None: as many as there are).
     """
 
-    def __init__(self, model: Model, device: str = "cpu", memory: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: str = "cpu",
+        memory: int | None = None,
+        *,
+        graph: BoundGraph | None = None,
+        replay: Replay | None = None,
+    ) -> None:
         started = time.perf_counter()
         self.model = model
         self.device = torch.device(device)
         self.memory = memory
-        self.graph: BoundGraph = lower(model).to(torch.float64, device)
+        self.graph: BoundGraph = (graph or lower(model)).to(torch.float64, device)
         self.fast = self.graph.to(torch.float32, device)
         # Convolutions are bounded where they are folded, each instance for itself (see `fold.fold_and_bound`).
         self.convolutional = any(
             isinstance(n.operation, Convolution | Deconvolution) for n in self.graph.nodes
         )
-        self.replay = Replay(model)
+        self.replay = replay or Replay(model)
         self.build_seconds = time.perf_counter() - started
 
     def verify(self, queries: Sequence[Query], *, timeout: float, seed: int = 0) -> Iterator[Result]:
@@ -100,9 +109,26 @@ class Engine:
         shape = (-1, *self.graph.input.shape)
         return Box(*(side.to(self.device).reshape(shape) for side in (box.lower, box.upper)))
 
+    @cached_property
+    def logits(self) -> Engine | None:
+        """The engine for queries that only compare outputs, where a Softmax gives these: the same without it."""
+        graph = lower_to_logits(self.model)
+        if graph is None:
+            return None
+        return Engine(self.model, str(self.device), self.memory, graph=graph, replay=self.replay)
+
+    def engine_for(self, query: Query) -> Engine:
+        """This engine, or `logits`."""
+        return (self.logits if compares_outputs(query) else None) or self
+
     def begin(self, works: Sequence[Work], seed: int) -> None:
         """The first rungs for queries that fit, in shared batches: a first attack and, but for convolutions, CROWN and
         α-CROWN of every clause. Those that it decides have a verdict then."""
+        engines = [self.engine_for(work.query) for work in works]
+        for engine in {id(engine): engine for engine in engines}.values():
+            engine._begin([work for work, own in zip(works, engines, strict=True) if own is engine], seed)
+
+    def _begin(self, works: Sequence[Work], seed: int) -> None:
         deadline = Deadline(sum(work.timeout - work.seconds for work in works))
         some_inputs = any(self._few(work.problems.boxes[:1]) for work in still_open(works))
         effort = QUICK if self.convolutional or some_inputs else FIRST
@@ -112,6 +138,9 @@ class Engine:
 
     def finish(self, work: Work, seed: int) -> None:
         """Search what `begin` has left open, until it is decided or its time is over."""
+        self.engine_for(work.query)._finish(work, seed)
+
+    def _finish(self, work: Work, seed: int) -> None:
         deadline = Deadline(work.timeout - work.seconds)
         left = None if work.left is None else work.left.region
         for region in sorted(work.problems.region.unique().tolist(), key=lambda region: region != left):
@@ -204,7 +233,7 @@ class Engine:
     def _root(self, box: Box, nodes: NodeBounds | None, few: bool, deadline: Deadline) -> search.Root:
         """The network made ready for a search of `box`, by the bounds of its nodes there where they are known."""
         schedule = None if few else ROOT_SCHEDULE
-        if self.graph.piecewise_linear:
+        if self.graph.foldable:
             if nodes is None:
                 folded, nodes = fold_and_bound(self.graph, box, schedule, deadline.passed)
             else:

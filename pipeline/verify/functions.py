@@ -67,6 +67,10 @@ class Function:
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def guided(self, x: Tensor) -> Tensor:
+        """f(x), with a gradient that leads somewhere: for attacks, where f' is zero almost everywhere."""
+        return self(x)
+
     def stationary(self, slope: Tensor, lower: Tensor, upper: Tensor) -> list[Tensor]:
         """Points where f' = slope; where there is none, anything (it is moved into [lower, upper] by the caller)."""
         raise NotImplementedError

@@ -6,12 +6,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 
 import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.operations import Affine, Operation, Permute, Relu, Reshape, Select
+
+LARGEST_MATRIX = 150_000_000
+"""Numbers of the largest matrix between two layers of neurons that is ever written out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,12 @@ class BoundGraph:
     def piecewise_linear(self) -> bool:
         """Whether ReLUs are its only nonlinear nodes."""
         return len(self.relus) == len(self.nonlinear)
+
+    @property
+    def foldable(self) -> bool:
+        """Whether it is made of ReLUs, and dense matrices between its layers of them are of a size to work with."""
+        layers = [self.input.size, *(self.nodes[p].size for p in self.relus), self.nodes[self.output].size]
+        return self.piecewise_linear and max(a * b for a, b in pairwise(layers)) <= LARGEST_MATRIX
 
     @cached_property
     def bounded(self) -> dict[int, bool]:

@@ -7,6 +7,7 @@ the file, in real arithmetic.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import onnx
 from onnx import numpy_helper
@@ -56,12 +57,37 @@ def lower(model: Model) -> BoundGraph:
         UnsupportedError: an operator (named with its node), several inputs or outputs.
         InputError: the graph is inconsistent, for instance in its shapes.
     """
-    graph = model.graph
-    if len(graph.output) != 1:
-        raise UnsupportedError(f"expected one output, found {len(graph.output)}", where=model.name)
-    opset = max(
-        (entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")), default=1
-    )
+    if len(model.graph.output) != 1:
+        raise UnsupportedError(f"expected one output, found {len(model.graph.output)}", where=model.name)
+    return _lower(model, model.graph.output[0].name)
+
+
+def lower_to_logits(model: Model) -> BoundGraph | None:
+    """As `lower`, up to a last Softmax or LogSoftmax over all outputs, which keeps their order; None where there is
+    none.
+
+    Which of two outputs is larger can be asked of its argument, in which no exponentials are left.
+    """
+    name = model.graph.output[0].name
+    last = next((node for node in model.graph.node if name in node.output), None)
+    if last is None or last.op_type not in ("Softmax", "LogSoftmax"):
+        return None
+    graph = _lower(model, last.input[0])
+    shape = graph.nodes[graph.output].shape
+    modern = _opset(model) >= 13
+    axis = next((a.i for a in last.attribute if a.name == "axis"), -1 if modern else 1) % len(shape)
+    together = shape[axis] if modern else prod(shape[axis:])
+    return graph if together == graph.nodes[graph.output].size else None
+
+
+def _opset(model: Model) -> int:
+    versions = [entry.version for entry in model.proto.opset_import if entry.domain in ("", "ai.onnx")]
+    return max(versions, default=1)
+
+
+def _lower(model: Model, wanted: str) -> BoundGraph:
+    """The bound graph of the tensor `wanted`."""
+    graph, opset = model.graph, _opset(model)
     builder = Builder(model.name)
     values: dict[str, Value] = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     builder.nodes.append(Node(model.inputs[0].name, Input(), (), input_shape(model)))
@@ -91,7 +117,9 @@ def lower(model: Model) -> BoundGraph:
                     where=model.name,
                 ) from None
         values.update((name, result) for name, result in zip(node.output, results, strict=False) if name)
-    output = values[graph.output[0].name]
+        if wanted in node.output:
+            break
+    output = values[wanted]
     if not isinstance(output, int):
         raise InputError("its output does not depend on its input", where=model.name)
     return prune_unused(builder.nodes, output)

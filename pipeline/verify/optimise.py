@@ -6,6 +6,7 @@ differentiated automatically. α: Xu et al. 2021, "Fast and complete"; β: Wang 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,13 @@ def optimise(
     constant: Tensor | None = None,
     weights: Tensor | None = None,
     stop_above: float | None = None,
+    expired: Callable[[], bool] = lambda: False,
 ) -> Optimised:
     """The best lower bound of ⟨rows, value of `start`⟩ + ⟨direct, input⟩ + constant in `schedule.iterations` steps.
 
     `rows` is (B, S, *node shape). `multipliers` is the warm start (not changed). Every iterate is a valid bound. With
-    `stop_above`, the ascent ends as soon as each sub-problem has a row whose bound is above that number.
+    `stop_above`, the ascent ends as soon as each sub-problem has a row whose bound is above that number; and it ends
+    early once `expired()`.
 
     With `weights` (B, S; non-negative, summing to 1) the rows of a sub-problem, all of which its clause needs ≤ 0, are
     bounded as one: their combination with these weights, which are optimised too (exponentiated gradient). A positive
@@ -92,7 +95,7 @@ def optimise(
                 best_weights = torch.where(better, weights, best_weights)
         if stop_above is not None and bool((best_bound.amax(1) > stop_above).all()):
             break
-        if iteration == schedule.iterations:
+        if iteration == schedule.iterations or expired():
             break
         step = schedule.decay**iteration
         for p, z in relaxed_values(graph, relaxations, current, tape, x, start):

@@ -139,6 +139,7 @@ def _bounded(
         constant=rows.constant,
         weights=new["weights"],
         stop_above=0.0,
+        expired=expired,
     )
     progress.domains += batch
     bound, multipliers = result.bound.squeeze(1), layout.join(result.multipliers).squeeze(1)

@@ -234,6 +234,7 @@ def tighten(
                 rows.start,
                 rows.rows.to(dtype),
                 ascent.schedule,
+                expired=expired,
             )
             multipliers = {p: m.to(low.dtype) for p, m in best.multipliers.items()}
         linear = backward(graph, relaxations, rows.start, rows.rows, multipliers, magnitudes=magnitude)

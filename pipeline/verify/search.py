@@ -18,6 +18,7 @@ from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.root import NodeBounds
 from secateur.pipeline.verify.specification import SubProblems
+from secateur.pipeline.verify.store import Store
 from secateur.pipeline.verify.work import CLOSED, Deadline, Work, spent
 
 FIRST_SCHEDULE = Schedule(30)
@@ -35,8 +36,11 @@ CUT_NUMBERS = 200_000
 EASY_SHARE, CONFLICT_SHARE = 0.02, 0.9
 """Where linear programs promise more: shares of the time left for the batches before them, and then for them."""
 
-INPUT_BATCH = 256
-"""Domains of one batch, where inputs are split."""
+CUT_SHARE = 0.4
+"""The part of the time left for cutting arguments where the input has few dimensions too, before its box is split."""
+
+INPUT_BATCH, INPUT_NUMBERS = 256, 3_000_000
+"""Domains of one batch, where inputs are split, and their numbers (of all nodes, for every input)."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +95,29 @@ def _solve(
         point[inputs] = x.cpu().double()
         return work.satisfied(replay.check(work.query, inside(point, inner).numpy()))
 
-    if root.few:
-        return input_split.solve(
-            folded,
-            Clauses(rows, direct, constant),
-            batch=INPUT_BATCH,
-            expired=deadline.passed,
-            suspect=suspect,
-            progress=progress,
-        )
-    if root.inner is not None:
-        search = cut_split.Search(folded, root.inner, Clauses(rows, direct, constant))
-        batch = max(2, min(1024, CUT_NUMBERS // len(search.arguments.lower)))
-        return search.run(
+    clauses = Clauses(rows, direct, constant)
+    if root.inner is not None and not (root.few and (folded.graph.piecewise_linear or progress.open)):
+        search = cut_split.Search(folded, root.inner, clauses)
+        # Where the input has few dimensions this is a try, with which nothing goes on later: see below.
+        limit = deadline.within(CUT_SHARE * deadline.left) if root.few else deadline
+        trial = Progress(store=Store(progress.store.limit)) if root.few else progress
+        outcome = search.run(
             first=FIRST_SCHEDULE,
             schedule=SPLIT_SCHEDULE,
-            batch=batch,
+            batch=max(2, min(1024, CUT_NUMBERS // len(search.arguments.lower))),
+            expired=limit.passed,
+            suspect=suspect,
+            progress=trial,
+        )
+        if outcome != "unknown" or not root.few:
+            work.domains += trial.domains if root.few else 0
+            return outcome
+    if root.few:
+        numbers = (len(inputs) + 1) * sum(node.size for node in folded.graph.nodes)
+        return input_split.solve(
+            folded,
+            clauses,
+            batch=max(1, min(INPUT_BATCH, INPUT_NUMBERS // numbers)),
             expired=deadline.passed,
             suspect=suspect,
             progress=progress,

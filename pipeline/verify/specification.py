@@ -77,6 +77,16 @@ def check_fits(query: Query, inputs: int, outputs: int, name: str) -> None:
         )
 
 
+def compares_outputs(query: Query) -> bool:
+    """Whether every atom on outputs says no more than which of two is larger."""
+    for region in query.regions:
+        for clause in region.clauses:
+            used = np.count_nonzero(clause.outputs, axis=1) == 2
+            if clause.inputs.any() or clause.constant.any() or clause.outputs.sum(1).any() or not used.all():
+                return False
+    return True
+
+
 def subproblems(queries: Sequence[Query]) -> SubProblems:
     """All sub-problems of queries about one network. Empty (length 0) when no region has a clause."""
     sides: list[tuple[Floats, ...]] = []

@@ -8,7 +8,17 @@ from torch import Tensor
 from secateur.pipeline.verify.functions import Function
 
 
-class Sign(Function):
+class Step(Function):
+    """Base of these: an attack goes by the gradient of a line as steep as the function is on the whole ("straight
+    through", Bengio, Léonard and Courville 2013), within a typical distance of where it stands."""
+
+    def guided(self, x: Tensor) -> Tensor:
+        scale = x.detach().abs().mean().clamp(min=torch.finfo(x.dtype).tiny)
+        line = (x / scale).clamp(-2, 2)
+        return self(x.detach()) + (line - line.detach())
+
+
+class Sign(Step):
     """-1, 0 or 1; it jumps at 0."""
 
     split_at, image = 0.0, (-1.0, 1.0)
@@ -27,7 +37,7 @@ class Sign(Function):
         ]
 
 
-class Floor(Function):
+class Floor(Step):
     """The next whole number below or at x. Of its jumps in [l, u] only the first and the last can be extreme."""
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -44,7 +54,7 @@ class Floor(Function):
         return pairs
 
 
-class Round(Function):
+class Round(Step):
     """The nearest whole number, halves to the even one; it jumps at the halves. As for `Floor`, few of them count."""
 
     def __call__(self, x: Tensor) -> Tensor:
