@@ -8,13 +8,15 @@ The modules, in the order in which a query meets them:
 * `lowering` (with `call`, `constants` and the table in `operators/`): ONNX → bound graph (`graph`, of `operations`);
 * `functions` (`curves`, `steps`, `gates`): functions of one variable and the lines that bound them;
 * `specification`: query → sub-problems; `pgd`: attack; `replay`: what makes a point a witness;
-* `crown`: linear bounds and their rounding argument; `optimise`: α, β and row weights; `root`: bounds of all nodes;
-* `fold`: the network as small dense maps for one box;
-* `problem`, `branching`, `store`, `relu_split` (with `halfspace`), `input_split` (with `sensitivity`), `leaf`: branch
-  and bound;
-* `conflict_split` (with `conflicts` and `triangle`): branch and bound by linear programs that learns;
-* `engine`: the ladder of all these; `milp` (with `lp`): the exact reference; `auto_lirpa`: bounds of that library;
-  `api` and `results`: what callers see.
+* `relaxation`, `smooth`: the lines that replace a nonlinear node, and the multipliers (α, β) that choose them;
+* `crown`: linear bounds and their rounding argument, `forward`: the same for few inputs; `optimise`: the ascent of
+  α, β and row weights; `root`: bounds of all nodes; `clause_bounds`: of what is asked;
+* `fold`: a network of ReLUs as small dense maps for one box; `embed`: any other network for one box;
+* `problem`, `store`: what searches share; `relu_split` (with `branching`, `halfspace`, `leaf`), `conflict_split` (with
+  `conflicts`, `triangle`), `input_split` (with `sensitivity`), `cut_split`: branch and bound over ReLUs, over ReLUs by
+  linear programs that learn, over the input box, over arguments of any nonlinear node; `search`: which of them;
+* `engine`: the ladder of all these, for each query a `work`; `milp` (with `lp`): the exact reference; `auto_lirpa`:
+  bounds of that library; `api` and `results`: what callers see.
 """
 
 from __future__ import annotations
