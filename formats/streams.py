@@ -7,7 +7,10 @@ import os
 import sys
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from secateur.formats.errors import InputError
 
@@ -65,14 +68,25 @@ def write_bytes(destination: str, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    path = Path(destination)
-    if path.suffix == ".gz":
+    if destination.endswith(".gz"):
         data = gzip.compress(data, mtime=0)
+    with replacing(destination) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(destination: str) -> Iterator[BinaryIO]:
+    """A stream to write to, whose file takes the place of the one at `destination` when all went well.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path = Path(destination)
     temporary: str | None = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from secateur.formats.verdict import VERDICTS, Record
 from secateur.pipeline import onnxrt, queue
 from secateur.pipeline.queue import Answer, Failure, Question
 from secateur.pipeline.verify import api
+from secateur.pipeline.verify.work import never
 
 Labels = Mapping[str, verdict.Label]
 Key = tuple[str, str, str, float | None]
@@ -48,11 +49,14 @@ def verify_files(
     device: str = "cpu",
     seed: int = 0,
     memory: int | None = None,
+    state: str | None = None,
+    stop: Callable[[], bool] = never,
     witness_file: str | None = None,
 ) -> Record:
     """Verify a property file of a model file. Reading counts towards `timeout` and the record's seconds.
 
-    The witness of a `sat` is written to `witness_file`, when given; the record holds that file's name.
+    The witness of a `sat` is written to `witness_file`, when given; the record holds that file's name. With a `state`
+    file the search goes on from it, and leaves it when time is over or `stop` says so (see `queue`).
     """
     if witness_file is not None:
         streams.check_destination(witness_file)
@@ -60,11 +64,12 @@ def verify_files(
         raise InputError("the model and the property cannot both come from standard input")
     ((_, answer),) = queue.decide(
         model_source,
-        [Question(property_source, timeout)],
+        [Question(property_source, timeout, state=state)],
         verifier=verifier,
         device=device,
         seed=seed,
         memory=memory,
+        stop=stop,
     )
     if isinstance(answer, Failure):
         raise answer.error
@@ -198,37 +203,56 @@ def run(
     seed: int = 0,
     memory: int | None = None,
     witness_dir: str | None = None,
+    state_dir: str | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Iterator[Record]:
     """Verify the jobs, those of one network together; each record is appended to `results` before it is yielded.
 
     A record's seconds hold its share of what was done for several jobs at once. A job that fails gets the verdict
     `error` and its reason, and the next one follows. Witnesses go to `witness_dir` (made when missing), when given, as
-    `<model>_<property>_<hash>.witness`.
+    `<model>_<property>_<hash>.witness`; what time leaves open goes to `state_dir`, likewise, as `….state`, from where a
+    run with a longer timeout goes on. Once `stop` says so, no more is begun; what it cut short has no record.
     """
-    if witness_dir is not None:
-        try:
-            Path(witness_dir).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot be made: {error.strerror or error}", where=witness_dir) from None
+    for folder in (witness_dir, state_dir):
+        if folder is not None:
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot be made: {error.strerror or error}", where=folder) from None
     networks: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
-        networks.setdefault((job.model_sha256, job.verifier), []).append(job)
+        networks.setdefault((job.model_sha256 or job.model, job.verifier), []).append(job)
     for (_, verifier), group in networks.items():
-        questions = [Question(job.prop, job.timeout, _refusal(job)) for job in group]
+        questions = [
+            Question(job.prop, job.timeout, _refusal(job), _file(state_dir, job, "state")) for job in group
+        ]
         answers = queue.decide(
-            group[0].model, questions, verifier=verifier, device=device, seed=seed, memory=memory
+            group[0].model,
+            questions,
+            verifier=verifier,
+            device=device,
+            seed=seed,
+            memory=memory,
+            stop=stop,
         )
         for i, answer in answers:
-            job = group[i]
-            names = job.instance.onnx, job.instance.vnnlib
-            if isinstance(answer, Failure):
-                entry = _failed(job, seed, answer)
-            else:
-                file = None if witness_dir is None else str(Path(witness_dir, _witness_name(job)))
-                entry = _record(answer, *names, verifier, job.timeout, seed, file)
-            entry = replace(entry, labels=dict(job.labels))
+            entry = _entry(group[i], answer, seed, _file(witness_dir, group[i], "witness"))
+            if stop() and entry.verdict not in ("sat", "unsat"):
+                return
             verdict.append(results, entry)
             yield entry
+
+
+def _entry(job: Job, answer: Answer | Failure, seed: int, witness_file: str | None) -> Record:
+    names = job.instance.onnx, job.instance.vnnlib
+    if isinstance(answer, Answer):
+        try:
+            entry = _record(answer, *names, job.verifier, job.timeout, seed, witness_file)
+        except InputError as error:  # the witness cannot be written
+            entry = _failed(job, seed, Failure(error, answer.result.seconds))
+    else:
+        entry = _failed(job, seed, answer)
+    return replace(entry, labels=dict(job.labels))
 
 
 def _refusal(job: Job) -> SecateurError | None:
@@ -282,9 +306,12 @@ def _failed(job: Job, seed: int, failure: Failure) -> Record:
     )
 
 
-def _witness_name(job: Job) -> str:
+def _file(folder: str | None, job: Job, ending: str) -> str | None:
+    """Where in `folder` a job's file of this kind is."""
+    if folder is None:
+        return None
     stems = [Path(path.removesuffix(".gz")).stem for path in (job.model, job.prop)]
-    return f"{stems[0]}_{stems[1]}_{job.property_sha256[:8]}.witness"
+    return str(Path(folder, f"{stems[0]}_{stems[1]}_{job.property_sha256[:8]}.{ending}"))
 
 
 def _sha256(path: str) -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -43,6 +46,27 @@ device_option = click.option(
     show_default=True,
     callback=_device,
     help="Where to compute: cpu, cuda or cuda:N.",
+)
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    found = re.fullmatch(
+        r"(\d+(?:\.\d+)?)([KMGT]?)", value.strip().upper().removesuffix("B").removesuffix("I")
+    )
+    size = float(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else 0
+    if size < 1:
+        raise click.BadParameter(f"expected a size such as 500M or 2G, found '{value}'")
+    return int(size)
+
+
+memory_option = click.option(
+    "--memory",
+    metavar="SIZE",
+    callback=_bytes,
+    help="Memory that the search may hold, such as 500M or 2G; when it is full the search goes depth-first"
+    "  [default: 60 % of what is free on --device]",
 )
 timeout_option = click.option(
     "--timeout",
@@ -94,6 +118,30 @@ def say(message: str) -> None:
 def emit_json(value: Any) -> None:
     """`value` as one line of JSON on standard output. NaN and infinities are refused: they are not JSON."""
     click.echo(json.dumps(value, sort_keys=True, allow_nan=False))
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C only makes the yielded function say True, so that work can end in order; the second
+    ends the program as ever."""
+    pressed = False
+
+    def note(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.signal(signal.SIGINT, before)
+        say("stopping; press Ctrl-C again to stop at once")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def uninterrupted() -> bool:
+    """What `interruptible` yields where Ctrl-C is not looked after: False."""
+    return False
 
 
 def on_terminal() -> bool:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import click
 
-from secateur.tools.common import device_option, say, seed_option, threads_option, verifier_option
+from secateur.tools.common import (
+    device_option,
+    interruptible,
+    memory_option,
+    say,
+    seed_option,
+    threads_option,
+    uninterrupted,
+    verifier_option,
+)
 
 if TYPE_CHECKING:
     from secateur.pipeline.campaign import Tally
@@ -34,6 +44,14 @@ Examples:
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N instances.")
 @device_option
+@memory_option
+@click.option(
+    "--state",
+    "state_dir",
+    metavar="DIR",
+    help="Where to write what time leaves open, and from where a run with a longer --timeout goes on; made when "
+    "missing.",
+)
 @seed_option
 @threads_option
 def command(
@@ -44,6 +62,8 @@ def command(
     witness_dir: str | None,
     limit: int | None,
     device: str,
+    memory: int | None,
+    state_dir: str | None,
     seed: int,
     threads: int | None,
 ) -> None:
@@ -55,18 +75,32 @@ def command(
     from secateur.pipeline import campaign, compute
     from secateur.tools.progress import progress
 
+    if state_dir is not None and verifier != "crown":
+        raise click.UsageError(f"the verifier {verifier} leaves no --state")
     compute.configure(device, threads)
     plan = campaign.plan(instances, results, verifier=verifier, timeout=timeout, limit=limit)
     records = plan.finished
     if records:
         say(f"{len(records)} of {len(plan.jobs)} instances are done already in {results}")
     try:
-        with progress(len(plan.pending), "verify") as step:
+        with (
+            progress(len(plan.pending), "verify") as step,
+            nullcontext(uninterrupted) if state_dir is None else interruptible() as stop,
+        ):
             for record in campaign.run(
-                plan.pending, results, device=device, seed=seed, witness_dir=witness_dir
+                plan.pending,
+                results,
+                device=device,
+                seed=seed,
+                memory=compute.memory(device) if memory is None else memory,
+                witness_dir=witness_dir,
+                state_dir=state_dir,
+                stop=stop,
             ):
                 records.append(record)
                 step(counts(campaign.tally(records)))
+            if stop():
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         say(
             f"{len(records)} of {len(plan.jobs)} instances are in {results}; the same command goes on from there"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import click
 
 from secateur.tools.common import (
     device_option,
+    interruptible,
     json_option,
+    memory_option,
     model_argument,
     property_argument,
     say,
     seed_option,
     threads_option,
     timeout_option,
+    uninterrupted,
     verifier_option,
 )
 
@@ -36,6 +41,13 @@ Examples:
 )
 @json_option
 @device_option
+@memory_option
+@click.option(
+    "--state",
+    metavar="FILE",
+    help="When time is over or at Ctrl-C, write what is left of the search here; go on from it when it is there. "
+    "Trust it as you trust who wrote it: what it leaves out counts as proved.",
+)
 @seed_option
 @threads_option
 @click.pass_context
@@ -49,6 +61,8 @@ def command(
     exit_verdict: bool,
     as_json: bool,
     device: str,
+    memory: int | None,
+    state: str | None,
     seed: int,
     threads: int | None,
 ) -> None:
@@ -56,18 +70,32 @@ def command(
 
     Prints 'sat' (there is one: see --witness), 'unsat' (proved: there is none), 'unknown' or 'timeout'.
     A property states what must not happen, so 'unsat' is the good news. 'sat' is said only of an input that
-    violates the property in onnxruntime too.
+    violates the property in onnxruntime too. Ctrl-C ends the search in order: 'timeout', with what is known by then.
     """
     from secateur.formats import verdict
     from secateur.pipeline import campaign, compute
 
+    if state is not None and verifier != "crown":
+        raise click.UsageError(f"the verifier {verifier} leaves no --state")
     compute.configure(device, threads)
-    record = campaign.verify_files(
-        model, prop, verifier=verifier, timeout=timeout, device=device, seed=seed, witness_file=witness_file
-    )
+    with interruptible() if verifier == "crown" else nullcontext(uninterrupted) as stop:
+        record = campaign.verify_files(
+            model,
+            prop,
+            verifier=verifier,
+            timeout=timeout,
+            device=device,
+            seed=seed,
+            memory=compute.memory(device) if memory is None else memory,
+            state=state,
+            stop=stop,
+            witness_file=witness_file,
+        )
     click.echo(verdict.to_json(record) if as_json else record.verdict)
     reached = "" if record.bound is None else f", bound {record.bound:.4g}"
     why = f": {record.message}" if record.message else ""
     say(f"{record.verdict} in {record.seconds:.2f} s, {record.domains} sub-problems{reached}{why}")
+    if stop() and record.verdict == "timeout":
+        ctx.exit(130)
     if exit_verdict:
         ctx.exit(EXIT_CODES.get(record.verdict, 12))

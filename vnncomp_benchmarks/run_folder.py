@@ -72,7 +72,11 @@ def _run(folder: Path, arguments: argparse.Namespace) -> list[Record]:
     records = plan.finished
     with progress(len(plan.pending), folder.name) as step:
         for record in campaign.run(
-            plan.pending, arguments.results, device=arguments.device, seed=arguments.seed
+            plan.pending,
+            arguments.results,
+            device=arguments.device,
+            seed=arguments.seed,
+            memory=compute.memory(arguments.device),
         ):
             records.append(record)
             step(f"{record.verdict} in {record.seconds:.1f} s {record.message}"[:100])

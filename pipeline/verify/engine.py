@@ -83,6 +83,11 @@ class Engine:
         self.replay = replay or Replay(model)
         self.build_seconds = time.perf_counter() - started
 
+    @property
+    def store_limit(self) -> int | None:
+        """How many bytes the open domains of a search may take."""
+        return None if self.memory is None else int(STORE_SHARE * self.memory)
+
     def verify(self, queries: Sequence[Query], *, timeout: float, seed: int = 0) -> Iterator[Result]:
         """Decide queries, in order; each may use `timeout` seconds.
 
@@ -122,17 +127,19 @@ class Engine:
         return (self.logits if compares_outputs(query) else None) or self
 
     def begin(self, works: Sequence[Work], seed: int) -> None:
-        """The first rungs for queries that fit, in shared batches: a first attack and, but for convolutions, CROWN and
-        α-CROWN of every clause. Those that it decides have a verdict then."""
+        """The first rungs for queries that fit and are new, in shared batches: a first attack and, but for
+        convolutions, CROWN and α-CROWN of every clause. Those that it decides have a verdict then."""
+        works = [work for work in still_open(works) if work.left is None]
         engines = [self.engine_for(work.query) for work in works]
         for engine in {id(engine): engine for engine in engines}.values():
             engine._begin([work for work, own in zip(works, engines, strict=True) if own is engine], seed)
 
-    def _begin(self, works: Sequence[Work], seed: int) -> None:
-        deadline = Deadline(sum(work.timeout - work.seconds for work in works))
-        some_inputs = any(self._few(work.problems.boxes[:1]) for work in still_open(works))
+    def _begin(self, works: list[Work], seed: int) -> None:
+        seconds = sum(work.timeout - work.seconds for work in works)
+        deadline = Deadline(seconds, lambda: any(work.stop() for work in works))
+        some_inputs = any(self._few(work.problems.boxes[:1]) for work in works)
         effort = QUICK if self.convolutional or some_inputs else FIRST
-        self._attack(still_open(works), None, effort, seed, deadline)
+        self._attack(works, None, effort, seed, deadline)
         if not self.convolutional:
             self._crown(still_open(works), deadline)
 
@@ -141,7 +148,7 @@ class Engine:
         self.engine_for(work.query)._finish(work, seed)
 
     def _finish(self, work: Work, seed: int) -> None:
-        deadline = Deadline(work.timeout - work.seconds)
+        deadline = Deadline(work.timeout - work.seconds, work.stop)
         left = None if work.left is None else work.left.region
         for region in sorted(work.problems.region.unique().tolist(), key=lambda region: region != left):
             if not work.verdict and not deadline.passed() and len(work.open(region)):
@@ -221,8 +228,7 @@ class Engine:
         if region == 0:
             work.layers = layer_stability(self.graph, root.nodes)
         if work.left is None:
-            limit = None if self.memory is None else int(STORE_SHARE * self.memory)
-            work.left = Left(region, root.nodes, Progress(store=Store(limit)))
+            work.left = Left(region, root.nodes, Progress(store=Store(self.store_limit)))
             if not (few or self.convolutional):
                 search.branch(root, work, self.replay, deadline.within(BURST), brief=True)
             brief = deadline.within(ATTACK_SHARE * deadline.left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,22 +23,27 @@ CLOSED = torch.finfo(torch.float64).tiny
 """The bound recorded where branch and bound closed every domain: some positive number."""
 
 
-class Deadline:
-    """A moment on the clock."""
+def never() -> bool:
+    return False
 
-    def __init__(self, seconds: float) -> None:
+
+class Deadline:
+    """A moment on the clock, which comes at once when `stop` says so."""
+
+    def __init__(self, seconds: float, stop: Callable[[], bool] = never) -> None:
         self.moment = time.perf_counter() + seconds
+        self.stop = stop
 
     @property
     def left(self) -> float:
         return self.moment - time.perf_counter()
 
     def passed(self) -> bool:
-        return self.left <= 0
+        return self.left <= 0 or self.stop()
 
     def within(self, seconds: float) -> Deadline:
         """The moment `seconds` from now, or this one if that is earlier."""
-        return Deadline(min(seconds, self.left))
+        return Deadline(min(seconds, self.left), self.stop)
 
 
 @dataclass(frozen=True)
@@ -52,14 +57,17 @@ class Left:
 
 @dataclass
 class Work:
-    """One query while it climbs the ladder; it may use `timeout` seconds, all its `phases` together.
+    """One query while it climbs the ladder; it may use `timeout` seconds, all its `phases` together, unless `stop` says
+    that it is over before.
 
-    `bounds` (P,) are the best proven bounds of its sub-problems; `left` is the search that goes on next.
+    `bounds` (P,) are the best proven bounds of its sub-problems; `left` is the search that goes on next; `earlier` are
+    the seconds of the runs before, from where it goes on.
     """
 
     query: Query
     timeout: float
     phases: dict[str, float] = field(default_factory=dict)
+    stop: Callable[[], bool] = never
     problems: SubProblems = field(init=False)
     bounds: Tensor = field(init=False)
     verdict: str = ""
@@ -67,6 +75,7 @@ class Work:
     domains: int = 0
     layers: tuple[LayerStability, ...] | None = None
     left: Left | None = None
+    earlier: float = 0.0
     message: str = ""
 
     def __post_init__(self) -> None:
