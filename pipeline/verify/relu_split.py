@@ -59,7 +59,8 @@ def solve(
     signs = torch.zeros(count, problem.layout.total, dtype=torch.int8, device=device)
     if not problem.layout.sizes:  # affine on this box: every clause is a leaf
         verdicts = {leaf.close(problem, i, signs[i], suspect) for i in range(count)}
-        return "sat" if "sat" in verdicts else "unsat" if verdicts <= {"unsat"} else "unknown"
+        progress.undecided = not verdicts <= {"unsat"}
+        return "sat" if "sat" in verdicts else "unknown" if progress.undecided else "unsat"
     tightening = None
     if problem.layout.total * problem.folded.graph.input.size <= TIGHTENED_NUMBERS:
         tightening = Tightening(problem)
