@@ -189,7 +189,7 @@ def settings(random: np.random.Generator) -> dict[str, object]:
 
     chosen = {
         "FEW_INPUTS": one(0, 8),
-        "BURST": one(0.0, 0.01, 0.3),
+        "BURST": one(0, 10, 3_000),
         "SPLIT_NUMBERS": one(50, 2000, 400_000),
         "CUT_NUMBERS": one(50, 2000, 200_000),
         "INPUT_BATCH": one(1, 16, 256),

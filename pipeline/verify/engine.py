@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -26,7 +27,7 @@ from secateur.pipeline.verify.problem import Progress
 from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.results import Result
-from secateur.pipeline.verify.root import CHUNK_NUMBERS, NodeBounds, bound_nodes
+from secateur.pipeline.verify.root import CHUNK_NUMBERS, NodeBounds, bound_nodes, cost
 from secateur.pipeline.verify.specification import SubProblems, check_fits, compares_outputs
 from secateur.pipeline.verify.store import Store
 from secateur.pipeline.verify.work import Deadline, Left, Work, joint, layer_stability, spent, still_open
@@ -45,11 +46,14 @@ THOROUGH = Effort(restarts=24, steps=60)
 ROOT_SCHEDULE = Schedule(10)
 OUTPUT_SCHEDULE = Schedule(10)
 
-BURST = 0.3
-"""Seconds of search before the thorough attack, where a dense network's neurons are split: many are closed by then."""
+BURST = 3_000
+"""Domains of search before the thorough attack, where a dense network's neurons are split: many are closed by then."""
 
 ATTACK_SHARE = 0.05
 """The part of the time left that the thorough attack may take."""
+
+DEAREST_SLOPES = 1_000_000_000
+"""From this `root.cost` on slopes are optimised for the clauses alone, not for every node of a network as it is."""
 
 STORE_SHARE = 0.5
 """The part of the memory that open domains may take; the rest is for what the batches need."""
@@ -223,21 +227,46 @@ class Engine:
         """Tighter bounds on a folded network, a longer attack, and branch and bound, on one region."""
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
         few = self._few(box)
+        nodes = None if work.left is None else work.left.nodes
+        known = None
+        if nodes is None and not few and not self.graph.foldable:
+            known = self._plain(work, region, box, deadline)
+            if work.verdict or not len(work.open(region)):
+                return
         with spent("bounds", work):
-            root = self._root(box, None if work.left is None else work.left.nodes, few, deadline)
+            root = self._root(box, nodes, known, few, deadline)
         if region == 0:
             work.layers = layer_stability(self.graph, root.nodes)
         if work.left is None:
             work.left = Left(region, root.nodes, Progress(store=Store(self.store_limit)))
             if not (few or self.convolutional):
-                search.branch(root, work, self.replay, deadline.within(BURST), brief=True)
+                search.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
             self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
         if not work.verdict and work.left is not None:
             search.branch(root, work, self.replay, deadline)
 
-    def _root(self, box: Box, nodes: NodeBounds | None, few: bool, deadline: Deadline) -> search.Root:
-        """The network made ready for a search of `box`, by the bounds of its nodes there where they are known."""
+    def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:
+        """CROWN bounds of a network that is not folded, and those of a region's clauses, without and with α: slopes
+        for all its nodes are dear."""
+        with spent("crown", work):
+            nodes = bound_nodes(self.graph, box, "crown", expired=deadline.passed)
+        for phase, schedule in (("crown", None), ("alpha", OUTPUT_SCHEDULE)):
+            where = work.open(region)
+            if not work.verdict and len(where):
+                with spent(phase, work):
+                    problems = work.problems[where]
+                    own = replace(problems, region=torch.zeros_like(problems.region))
+                    bounds, x = self._clauses(own, nodes, schedule)
+                work.improve(where, bounds)
+                self._suspect(work, where, x)
+        return nodes
+
+    def _root(
+        self, box: Box, nodes: NodeBounds | None, known: NodeBounds | None, few: bool, deadline: Deadline
+    ) -> search.Root:
+        """The network made ready for a search of `box`: by the bounds `nodes` of an earlier one, where there was one;
+        where not, with the help of `known` ones."""
         schedule = None if few else ROOT_SCHEDULE
         if self.graph.foldable:
             if nodes is None:
@@ -245,10 +274,18 @@ class Engine:
             else:
                 folded = fold(self.graph, nodes)
             return search.Root(nodes, folded, None, few)
+        if nodes is None and known is not None and cost(self.graph) > DEAREST_SLOPES:
+            nodes = known
         if nodes is None:
             method = "crown" if few else "alpha-crown"
             nodes = bound_nodes(
-                self.graph, box, method, search=self.fast, schedule=schedule, expired=deadline.passed
+                self.graph,
+                box,
+                method,
+                search=self.fast,
+                schedule=schedule,
+                known=None if known is None else {p: known.values[p] for p in self.graph.bounded},
+                expired=deadline.passed,
             )
         folded, inner = embed(self.graph, nodes)
         return search.Root(nodes, folded, inner, few)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.relaxation import Relaxations, Schedule
 from secateur.pipeline.verify.smooth import interval, relax
 
-CHUNK_NUMBERS = 16_000_000
+CHUNK_NUMBERS = 4_000_000
 """How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
 
 DEAREST, DEAREST_BESIDE = 2_000_000_000, 1_000_000_000
@@ -152,6 +153,14 @@ def _as(pair: tuple[Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 def _largest(pair: tuple[Tensor, Tensor]) -> Tensor:
     return torch.maximum(pair[0].abs(), pair[1].abs())
+
+
+def cost(graph: BoundGraph) -> int:
+    """Rows × numbers of all nodes before, of all nodes that `bound_nodes` tightens: how much work that may be."""
+    sizes = [node.size for node in graph.nodes]
+    before = list(accumulate(sizes))
+    dear = [2 * sizes[p] * before[p] for p in graph.bounded]
+    return sum(work for work in dear if work <= DEAREST)
 
 
 def magnitudes(graph: BoundGraph, bounds: NodeBounds) -> dict[int, Tensor]:

@@ -33,8 +33,8 @@ SPLIT_NUMBERS = 400_000
 CUT_NUMBERS = 200_000
 """Domains × arguments of one batch, where arguments of other nonlinear nodes are split."""
 
-EASY_SHARE, CONFLICT_SHARE = 0.02, 0.9
-"""Where linear programs promise more: shares of the time left for the batches before them, and then for them."""
+EASY, CONFLICT_SHARE = 3_000, 0.9
+"""Where linear programs promise more: domains before them, and then their share of the time left."""
 
 CUT_SHARE = 0.4
 """The part of the time left for cutting arguments where the input has few dimensions too, before its box is split."""
@@ -57,10 +57,11 @@ class Root:
     few: bool
 
 
-def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, brief: bool = False) -> None:
+def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, domains: int | None = None) -> None:
     """Search the region of `work.left` from where it stands until it is decided or time is over.
 
-    A `brief` search does only what it can go on with later. When the search is over `work.left` is None.
+    With `domains` it ends after about so many, and does only what it can go on with later: by numbers, not by the
+    clock, so that what is found does not depend on the machine. When the search is over `work.left` is None.
     """
     left = work.left
     assert left is not None
@@ -68,7 +69,7 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, brief:
     problems = work.problems[where]
     before = left.progress.domains
     with spent("branch", work):
-        outcome = _solve(root, work, problems, replay, deadline, brief)
+        outcome = _solve(root, work, problems, replay, deadline, domains)
     work.domains += left.progress.domains - before
     if outcome == "unsat":
         work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
@@ -82,7 +83,7 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, brief:
 
 
 def _solve(
-    root: Root, work: Work, problems: SubProblems, replay: Replay, deadline: Deadline, brief: bool
+    root: Root, work: Work, problems: SubProblems, replay: Replay, deadline: Deadline, domains: int | None
 ) -> str:
     assert work.left is not None
     folded, progress = root.folded, work.left.progress
@@ -122,7 +123,7 @@ def _solve(
             suspect=suspect,
             progress=progress,
         )
-    return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, brief)
+    return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, domains)
 
 
 def _split_neurons(
@@ -130,7 +131,7 @@ def _split_neurons(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
     deadline: Deadline,
-    brief: bool,
+    domains: int | None,
 ) -> str:
     """Branch and bound in batches; for a part of the time by linear programs, where those promise more."""
     split = partial(
@@ -142,9 +143,16 @@ def _split_neurons(
         suspect=suspect,
         progress=progress,
     )
-    if brief or not conflict_split.suits(problem):
+
+    def ended(most: int) -> Callable[[], bool]:
+        most += progress.domains
+        return lambda: progress.domains >= most or deadline.passed()
+
+    if domains is not None:
+        return split(expired=ended(domains))
+    if not conflict_split.suits(problem):
         return split(expired=deadline.passed)
-    outcome = split(expired=deadline.within(EASY_SHARE * deadline.left).passed)
+    outcome = split(expired=ended(EASY))
     if outcome == "unknown" and not progress.undecided:
         limit = deadline.within(CONFLICT_SHARE * deadline.left)
         outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)

@@ -186,8 +186,8 @@ def test_formulas_as_networks(seed: int) -> None:
 
 def test_the_engine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """All signs of four variables excluded one by one, times ten idle variables: refuted by short conflicts."""
-    monkeypatch.setattr(search, "EASY_SHARE", 0.0)
-    monkeypatch.setattr(engine, "BURST", 0.0)
+    monkeypatch.setattr(search, "EASY", 0)
+    monkeypatch.setattr(engine, "BURST", 0)
     formula = [
         tuple(s * v for s, v in zip(c, range(1, 5), strict=True))
         for c in itertools.product([-1, 1], repeat=4)
