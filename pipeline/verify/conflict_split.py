@@ -9,6 +9,7 @@ batches of `relu_split` look at a hundred times more domains a second, and know 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 from secateur.pipeline.verify.conflicts import Conflicts
 from secateur.pipeline.verify.operations import Dense, Sparse
 from secateur.pipeline.verify.problem import Problem, Progress
-from secateur.pipeline.verify.triangle import Certificate, Relaxed, Signs, Triangle
+
+if TYPE_CHECKING:  # needs SciPy, which takes a quarter of a second to import
+    from secateur.pipeline.verify.triangle import Certificate, Relaxed, Signs
 
 MOST_NUMBERS, SPARSE_SHARE = 20_000, 0.3
 """Where the maps into neurons have at most so many numbers that are not zero, and such a share, this search pays."""
@@ -65,6 +68,8 @@ def luby(term: int) -> int:
 class _Search:
     def __init__(self, problem: Problem, clause: int) -> None:
         self.problem, self.clause = problem, clause
+        from secateur.pipeline.verify.triangle import Triangle
+
         self.triangle = Triangle(problem, clause)
         self.conflicts = Conflicts(problem.layout.total)
 

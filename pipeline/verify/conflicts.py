@@ -9,11 +9,15 @@ conflict-driven clause learning (Marques-Silva and Sakallah 1999, "GRASP"), with
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.pipeline.verify.lp import Floats
-from secateur.pipeline.verify.triangle import Signs
+
+if TYPE_CHECKING:
+    from secateur.pipeline.verify.triangle import Signs
 
 GROWTH = 1.05
 """By how much more every later conflict counts in the activities."""

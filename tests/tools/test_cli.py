@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import Result
 
+from factories import box_property, mlp
 from secateur.tools.cli import COMMANDS, cli
 
 HEAVY = {"torch", "onnx", "onnxruntime", "numpy", "rich", "scipy"}
@@ -74,3 +76,21 @@ def test_every_command_has_help_with_runnable_examples(name: str, invoke: Callab
         assert result.exit_code == 0
         examples = [line for line in result.stdout.splitlines() if f"secateur {' '.join(path)}" in line]
         assert len(examples) >= 2, f"{path}: expected the usage line and at least one example"
+
+
+UNUSED = {
+    "torchvision", "sklearn", "matplotlib", "onnx2torch", "onnxscript", "scipy", "highspy", "pandas", "pyarrow",
+    "jinja2", "rich", "sympy",
+}  # fmt: skip
+"""What no property needs that bounds, attacks and batches decide: start-up is torch's import and little more."""
+
+
+def test_verify_imports_torch_and_little_more(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(mlp([12, 20, 3], scale=2.0).SerializeToString())
+    condition = "(or (<= Y_0 (- Y_1 2.0)) (<= Y_0 (- Y_2 2.0)))"
+    (tmp_path / "p.vnnlib").write_text(box_property([-0.1] * 12, [0.1] * 12, 3, condition))
+    files = [str(tmp_path / name) for name in ("net.onnx", "p.vnnlib")]
+    code = f"from secateur.tools.cli import cli\ntry: cli(['verify', *{files!r}])\nexcept SystemExit: pass"
+    loaded = loaded_after(code)
+    assert {"torch", "numpy", "onnx", "click"} <= loaded
+    assert not loaded & UNUSED
