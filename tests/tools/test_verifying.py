@@ -144,3 +144,86 @@ def test_bounds_that_are_infinite_are_null_in_json(tmp_path: Path, invoke: Calla
         assert result.exit_code == 0, result.stderr
         (region,) = json.loads(result.stdout)["regions"]
         assert region == {"lower": [None, None], "upper": [None, None], "clauses": [None]}
+
+
+@pytest.fixture
+def hard(folder: Path) -> Path:
+    """`hard.onnx` and `hard.vnnlib`, which nobody decides in seconds, in the folder of the easy ones."""
+    model = mlp([40, 200, 200, 200, 200, 200, 1], seed=1, scale=1.5)
+    (folder / "hard.onnx").write_bytes(model.SerializeToString())
+    (folder / "hard.vnnlib").write_text(box_property([-1.0] * 40, [1.0] * 40, 1, "(>= Y_0 20.0)"))
+    return folder
+
+
+def test_verify_goes_on_from_its_state(hard: Path, invoke: Callable[..., Result]) -> None:
+    line = ("verify", hard / "hard.onnx", hard / "hard.vnnlib", "--state", hard / "s.npz", "--timeout", 3)
+    first = invoke(*line)
+    assert (first.exit_code, first.stdout) == (0, "timeout\n"), first.output
+    assert "goes on from" in first.stderr
+    assert (hard / "s.npz").exists()
+    again = invoke(*line)
+    assert (again.exit_code, again.stdout) == (0, "timeout\n"), again.output
+    other = invoke(*line, "--seed", 1)
+    assert other.exit_code == 2
+    assert "another seed" in other.stderr and len(other.stderr.splitlines()) == 1
+    easy = ("verify", hard / "net.onnx", hard / "never.vnnlib", "--state", hard / "easy.npz")
+    assert invoke(*easy).stdout == "unsat\n"
+    assert not (hard / "easy.npz").exists()
+    assert invoke(*easy, "--verifier", "milp").exit_code == 2
+
+
+def test_ctrl_c_ends_a_search_in_order(hard: Path, secateur: str) -> None:
+    running = subprocess.Popen(
+        [secateur, "verify", "hard.onnx", "-", "--state", "s.npz", "--json"],
+        cwd=hard,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    # More than a pipe holds: once it is written, the command has come so far as to read it.
+    assert running.stdin is not None
+    running.stdin.write((hard / "hard.vnnlib").read_text() + "; a comment\n" * 20_000)
+    running.stdin.close()
+    running.stdin = None
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    out, says = running.communicate(timeout=60)
+    assert running.returncode == 130, says
+    assert (hard / "s.npz").exists(), says
+    record = verdict.from_json(out, "stdout")
+    assert record.verdict == "timeout" and record.timeout == 60 and record.seconds < 50
+
+
+def test_run_leaves_states_for_a_longer_run(hard: Path, invoke: Callable[..., Result]) -> None:
+    (hard / "two.csv").write_text("net.onnx,never.vnnlib,30\nhard.onnx,hard.vnnlib,60\n")
+    line = ("run", hard / "two.csv", "--results", hard / "r.jsonl", "--state", hard / "states")
+    assert "unsat 1, timeout 1" in invoke(*line, "--timeout", 2).stderr
+    assert len(list((hard / "states").iterdir())) == 1
+    assert "unsat 1, timeout 1" in invoke(*line, "--timeout", 4).stderr
+    records = verdict.read([str(hard / "r.jsonl")])
+    assert [record.timeout for record in records if record.verdict == "timeout"] == [2, 4]
+
+
+def test_profile_says_where_the_time_went(folder: Path, invoke: Callable[..., Result]) -> None:
+    line = ("verify", folder / "net.onnx", folder / "never.vnnlib", "--profile", "--json")
+    result = invoke(*line)
+    for word in (
+        "phase",
+        "read",
+        "build",
+        "attack",
+        "domains a second",
+        "peak memory, MB",
+        "kinds of operations",
+    ):
+        assert word in result.stderr
+    labels = verdict.from_json(result.stdout, "stdout").labels
+    assert float(labels["peak_bytes"]) > 1e7
+
+
+@pytest.mark.parametrize(("size", "code"), [("500M", 0), ("2g", 0), ("1.5GiB", 0), ("many", 2), ("0", 2)])
+def test_memory_takes_sizes(folder: Path, invoke: Callable[..., Result], size: str, code: int) -> None:
+    result = invoke("verify", folder / "net.onnx", folder / "never.vnnlib", "--memory", size)
+    assert result.exit_code == code, result.output
