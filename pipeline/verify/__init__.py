@@ -15,8 +15,8 @@ The modules, in the order in which a query meets them:
 * `problem`, `store`: what searches share; `relu_split` (with `branching`, `halfspace`, `leaf`), `conflict_split` (with
   `conflicts`, `triangle`), `input_split` (with `sensitivity`), `cut_split`: branch and bound over ReLUs, over ReLUs by
   linear programs that learn, over the input box, over arguments of any nonlinear node; `search`: which of them;
-* `engine`: the ladder of all these, for each query a `work`, whose search `checkpoint` keeps on disk; `milp` (with `lp`): the exact reference; `auto_lirpa`:
-  bounds of that library; `api` and `results`: what callers see.
+* `engine`: the ladder of all these, for each query a `work`, whose search `checkpoint` keeps on disk; `milp` (with
+  `lp`): the exact reference; `auto_lirpa`: bounds of that library; `api` and `results`: what callers see.
 """
 
 from __future__ import annotations
