@@ -5,6 +5,12 @@ neuron's coefficient: the dominant term of BaBSR (Bunel et al. 2020, "Branch and
 network verification"). It comes for free with the last substitution. Trying candidates for real with β still at zero
 (filtered smart branching) needed 2 to 40 times as many domains here, and the gap of the lines at the bound's minimiser
 2 to 10 times as many.
+
+**Where the clause is out of reach.** When all these costs together are less than what a bound lacks, no split can make
+the clause's rows positive, and only a contradiction among the split constraints closes the domain. Many such domains
+have a bound that does not depend on the input at all (a last layer that is split off altogether), all costs zero, and
+split neurons at random for ever. There the costs are those of a lower bound of Σ vσz instead (σz ≥ 0 are the split
+constraints, σz < 0 at the minimiser makes v = -σz): 10 times fewer domains on the MNIST network of six layers.
 """
 
 from __future__ import annotations
@@ -38,12 +44,12 @@ class Layout:
         return torch.cat([*(parts[position] for position in self.sizes), *rest], -1)
 
 
-def neuron_to_split(layout: Layout, relaxations: Relaxations, coefficients: dict[int, Tensor]) -> Tensor:
-    """The neuron to split of each sub-problem, (B,), a position in the layout; -1 where none is unstable.
+def split_costs(layout: Layout, relaxations: Relaxations, coefficients: dict[int, Tensor]) -> Tensor:
+    """What every unstable neuron costs the bound of each sub-problem, (B, U) ≥ 0; -1 for the other neurons.
 
     `coefficients` are those of the last substitution, of one specification row a sub-problem (S = 1): see `crown.Tape`.
     """
-    scores = {}
+    costs = {}
     for position in layout.sizes:
         relaxation = relaxations[position]
         assert isinstance(relaxation, ReluRelaxation)
@@ -53,6 +59,11 @@ def neuron_to_split(layout: Layout, relaxations: Relaxations, coefficients: dict
             cost = torch.zeros_like(unstable)
         else:
             cost = -(a.clamp(max=0) * relaxation.intercept).squeeze(1)
-        scores[position] = torch.where(unstable > 0, cost, -1.0)
-    best, neuron = layout.join(scores).max(1)
+        costs[position] = torch.where(unstable > 0, cost, -1.0)
+    return layout.join(costs)
+
+
+def costliest(costs: Tensor) -> Tensor:
+    """The neuron to split of each sub-problem, (B,), a position in the layout; -1 where none is unstable."""
+    best, neuron = costs.max(1)
     return torch.where(best < 0, -1, neuron)

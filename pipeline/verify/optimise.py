@@ -21,7 +21,8 @@ from secateur.pipeline.verify.relaxation import Multipliers, Relaxations, Schedu
 class Optimised:
     """The best bound (B, S) met, and the multipliers (and row weights) that gave it.
 
-    For branching and attacks, of the last substitution: its tape and the bound's minimiser (B, S, *input shape).
+    For branching and attacks, of the last substitution: its tape and the bound's minimiser (B, S, *input shape). `last`
+    are the multipliers there: the point to go on from, as the best ones may be where the ascent began.
     Where rows were combined, S is 1 but for `weights` (B, S).
     """
 
@@ -30,6 +31,7 @@ class Optimised:
     weights: Tensor | None
     tape: Tape
     minimiser: Tensor
+    last: Multipliers
 
 
 def initial_multipliers(relaxations: Relaxations, count: int) -> Multipliers:
@@ -112,7 +114,7 @@ def optimise(
             weights = _ascended(weights, separate.values(x, tape.value), schedule.weight_rate * step)
             combined = separate.combined(weights)
     assert best_bound is not None
-    return Optimised(best_bound, best, best_weights, tape, x)
+    return Optimised(best_bound, best, best_weights, tape, x, current)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ FIRST_SCHEDULE = Schedule(30)
 SPLIT_SCHEDULE = Schedule(10)
 """How their parts are bounded."""
 
+NEURON_SCHEDULE = Schedule(10, alpha_rate=0.1, beta_rate=0.05)
+"""How they are where neurons are split: from where the ascent of the whole has ended, so with smaller steps."""
+
 SPLIT_NUMBERS = 400_000
 """Domains × neurons of one batch, where neurons are split."""
 
@@ -138,7 +141,7 @@ def _split_neurons(
         relu_split.solve,
         problem,
         first=FIRST_SCHEDULE,
-        schedule=SPLIT_SCHEDULE,
+        schedule=NEURON_SCHEDULE,
         batch=max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total))),
         suspect=suspect,
         progress=progress,

@@ -1,0 +1,114 @@
+"""Splitting neurons without tightening their bounds: verdicts, warm starts that are not the best, contradictions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from factories import box_property
+from nets import mlp
+from problems import grid, instance, problem_of
+from secateur.pipeline.verify import relu_split
+from secateur.pipeline.verify.branching import costliest
+from secateur.pipeline.verify.optimise import optimise
+from secateur.pipeline.verify.problem import Problem, Progress
+from secateur.pipeline.verify.relaxation import Schedule
+
+
+def searched(problem: Problem, schedule: Schedule) -> tuple[str, int]:
+    """The verdict, and how many domains it took."""
+
+    def suspect(x: Tensor, clause: int) -> bool:
+        y = problem.folded.graph.forward(x.unsqueeze(0))
+        rows = problem.specification(torch.tensor([clause]), torch.float64)
+        return bool((rows.values(x.view(1, 1, -1), y.unsqueeze(1)) <= 0).all())
+
+    progress = Progress()
+    verdict = relu_split.solve(
+        problem,
+        first=schedule,
+        schedule=schedule,
+        batch=8,
+        expired=lambda: False,
+        suspect=suspect,
+        progress=progress,
+    )
+    return verdict, progress.domains
+
+
+@pytest.mark.parametrize("iterations", [0, 2, 10])
+@pytest.mark.parametrize("seed", range(12))
+def test_verdicts_agree_with_a_grid(seed: int, iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relu_split, "TIGHTENED_NUMBERS", 0)
+    problem = instance(seed)
+    _, _, worst = grid(problem)
+    verdict, _ = searched(problem, Schedule(iterations))
+    assert verdict in ("sat", "unsat")
+    if (worst <= 0).any():
+        assert verdict == "sat"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_last_multipliers_give_valid_bounds(seed: int) -> None:
+    """Children go on from them, and the bound of what is open at the end is evaluated there."""
+    problem = instance(seed)
+    _, z, worst = grid(problem)
+    layout = problem.layout
+    signs = torch.zeros(1, layout.total, dtype=torch.int8)
+    least, most = problem.bounds()
+    signs[0, int(torch.nonzero((least < 0) & (most > 0))[0, 1])] = 1
+    rows = problem.specification(torch.tensor([0]), torch.float32)
+    weights = problem.weights()
+    result = optimise(
+        problem.fast,
+        problem.relaxations(signs, torch.float32),
+        problem.box(1, torch.float32),
+        problem.fast.output,
+        rows.rows,
+        Schedule(7, alpha_rate=0.5, beta_rate=0.5),
+        direct=rows.direct,
+        constant=rows.constant,
+        weights=weights,
+    )
+    last = layout.join(result.last).squeeze(1)
+    assert (last >= 0).all() and (last[signs == 0] <= 1).all()
+    inside = (z * signs[0] >= 0).all(1)
+    bound = problem.certified(torch.tensor([0]), weights, signs, last)
+    assert bound <= worst[inside].min()
+
+
+def test_out_of_reach_of_the_clause_a_contradiction_is_looked_for() -> None:
+    """With the last layer split off as inactive the clause's bound is a constant, and no neuron costs anything."""
+    problem = problem_of(mlp(3, 4, (8, 6), 2), box_property([-1.0] * 4, [1.0] * 4, 2, "(<= Y_0 0.5)"))
+    layout = problem.layout
+    least, most = problem.bounds()
+    unstable = ((least < 0) & (most > 0)).view(-1)
+    first, _ = layout.sizes.values()
+    signs = torch.zeros(1, layout.total, dtype=torch.int8)
+    signs[0, first:][unstable[first:]] = -1
+    domains = {
+        "clause": torch.tensor([0]),
+        "signs": signs,
+        "weights": problem.weights(),
+        "multipliers": torch.zeros(1, layout.total),
+        "bound": torch.tensor([-1.0]),
+    }
+    nothing = {p: torch.zeros(1, 1, size) for p, size in layout.sizes.items()}
+    graph = problem.fast
+    arguments = [graph.preactivation(p) for p in layout.sizes]
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4)
+    last = dict(graph.values(corners))[arguments[1]]
+    x = corners[last.clamp(min=0).sum(1).argmax()].unsqueeze(0)
+    z = dict(graph.values(x))[arguments[1]]
+    chosen = int(relu_split._neurons(problem, domains, nothing, x))
+    # By hand: z₂ = Wh + b ≤ 0, so that the bound of Σ v z₂ owes something to h where (vW)⁻ meets an upper line.
+    weight = graph.nodes[arguments[1]].operation.weight
+    v = (z * unstable[first:]).clamp(min=0) * unstable[first:]
+    assert (v > 0).any()
+    low, high = least[0, :first].float(), most[0, :first].float()
+    intercept = torch.where(unstable[:first], -low * high / (high - low), 0.0)
+    cost = -(v @ weight).clamp(max=0) * intercept
+    cost = torch.where(unstable[:first], cost, -1.0)
+    assert cost.max() > 0
+    assert chosen == int(costliest(cost))
