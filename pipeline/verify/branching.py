@@ -10,7 +10,8 @@ network verification"). It comes for free with the last substitution. Trying can
 the clause's rows positive, and only a contradiction among the split constraints closes the domain. Many such domains
 have a bound that does not depend on the input at all (a last layer that is split off altogether), all costs zero, and
 split neurons at random for ever. There the costs are those of a lower bound of Σ vσz instead (σz ≥ 0 are the split
-constraints, σz < 0 at the minimiser makes v = -σz): 10 times fewer domains on the MNIST network of six layers.
+constraints, σz < 0 at the minimiser makes v = -σz): 717 domains for 12,043 on one instance of MNIST's
+six layers, and about as many as before on the others tried.
 """
 
 from __future__ import annotations
