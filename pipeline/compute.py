@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,15 +11,9 @@ import torch
 
 from secateur.formats.errors import InputError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""The C library's numbers of its settings (malloc.h)."""
-
 
 def configure(device: str, threads: int | None = None) -> None:
     """Check that `device` (cpu, cuda, cuda:N) is there, and limit the CPU threads to `threads` when given.
-
-    The process then keeps the memory that its tensors free for those to come: by default the C library (glibc) gives
-    blocks from some hundred kilobytes back at once and gets them anew page by page, which can take a third of the time.
 
     Raises:
         InputError: no such device on this machine.
@@ -31,10 +24,6 @@ def configure(device: str, threads: int | None = None) -> None:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
         raise InputError(f"no device '{device}': found {found} CUDA devices", hint="use --device cpu")
-    with suppress(OSError, AttributeError):  # not glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
 
 
 FREE_SHARE = 0.6

@@ -206,9 +206,10 @@ def test_run_leaves_states_for_a_longer_run(hard: Path, invoke: Callable[..., Re
     assert [record.timeout for record in records if record.verdict == "timeout"] == [2, 4]
 
 
-def test_profile_says_where_the_time_went(folder: Path, invoke: Callable[..., Result]) -> None:
-    line = ("verify", folder / "net.onnx", folder / "never.vnnlib", "--profile", "--json")
-    result = invoke(*line)
+def test_profile_says_where_the_time_went(folder: Path, secateur: str) -> None:
+    # A process of its own, so that the peak is this command's.
+    line = [secateur, "verify", folder / "net.onnx", folder / "never.vnnlib", "--profile", "--json"]
+    result = subprocess.run(line, capture_output=True, text=True, check=True)
     for word in (
         "phase",
         "read",
