@@ -101,20 +101,23 @@ def command(
     compute.configure(device, threads)
     with interruptible() if verifier == "crown" else nullcontext(uninterrupted) as stop:
         sampler = Sampler(stop) if profile else None
-        record = campaign.verify_files(
-            model,
-            prop,
-            verifier=verifier,
-            timeout=timeout,
-            device=device,
-            seed=seed,
-            memory=compute.memory(device) if memory is None else memory,
-            state=state,
-            stop=sampler or stop,
-            witness_file=witness_file,
-        )
+        try:
+            record = campaign.verify_files(
+                model,
+                prop,
+                verifier=verifier,
+                timeout=timeout,
+                device=device,
+                seed=seed,
+                memory=compute.memory(device) if memory is None else memory,
+                state=state,
+                stop=sampler or stop,
+                witness_file=witness_file,
+            )
+        finally:  # a profiler that listens when the process ends crashes it
+            if sampler is not None:
+                sampler.close()
     if sampler is not None:
-        sampler.close()
         record = replace(record, labels=_numbers(record, sampler, device))
         for line in _table(record):
             say(line)
