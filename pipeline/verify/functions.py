@@ -17,7 +17,8 @@ a few ulps in float64). Near a point of inflection the stationary point is known
 by the third order: u·√u is taken off for that.
 
 **What is not known.** Where f overflows or is not defined the intercept is `unknown`, a finite number, since 0·∞ would
-spoil sums. So that it is not taken for a bound by the next function, numbers beyond `large` count as infinite.
+spoil the sums of a search; its range is infinite there, and so is the margin for rounding that rests on it, so that no
+rigorous bound takes the number for one. Arguments beyond `large` count as infinite.
 
 The functions themselves: `curves` (smooth, in closed form), `steps` (with jumps), `gates` (solved numerically).
 """
@@ -99,12 +100,14 @@ class Function:
         return self._extreme(slope, lower, upper, 1.0)
 
     def range(self, lower: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-        """Bounds of f on [lower, upper]."""
-        flat = torch.zeros_like(lower)
+        """Bounds of f on [lower, upper], infinite where nothing is known: as a number, an `unknown` that later weights
+        scale down would be taken for a bound."""
+        flat, most_known = torch.zeros_like(lower), unknown(lower.dtype)
+        low, high = self.below(flat, lower, upper).value, self.above(flat, lower, upper).value
         least, most = self.image
         return (
-            self.below(flat, lower, upper).value.clamp(min=least),
-            self.above(flat, lower, upper).value.clamp(max=most),
+            torch.where(low <= -most_known, -math.inf, low).clamp(min=least),
+            torch.where(high >= most_known, math.inf, high).clamp(max=most),
         )
 
     def _extreme(self, slope: Tensor, lower: Tensor, upper: Tensor, sign: float) -> Extreme:

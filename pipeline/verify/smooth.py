@@ -40,9 +40,10 @@ def relax(operation: Operation, arguments: Sequence[Bounded], cuts: Sequence[Ten
         ((lower, upper),) = arguments
         if not cuts:
             return ReluRelaxation.of(lower, upper)
-        # A ReLU is cut at 0, which makes it stable: what is left is the sign.
-        sign = torch.where(cuts[0] > 0, torch.where(lower >= 0, 1, -1), 0)
-        return ReluRelaxation.of(lower, upper, sign.to(lower.dtype))
+        # A ReLU is cut at 0, which makes it stable: what is left is the sign. Elsewhere a cut says nothing of it.
+        sign = (lower >= 0).to(lower.dtype) - ((upper <= 0) & (lower < 0)).to(lower.dtype)
+        sign = torch.where(cuts[0] > 0, sign, 0.0)
+        return ReluRelaxation.of(lower, upper, sign)
     if isinstance(operation, Elementwise):
         return FunctionRelaxation.of(operation.function, *arguments, cuts=cuts)
     if isinstance(operation, Product):
@@ -58,12 +59,12 @@ def interval(operation: Operation, arguments: Sequence[Bounded]) -> Bounded:
     if isinstance(operation, Elementwise):
         return operation.function.range(*arguments[0])
     (a, b), (c, d) = arguments
-    corners = torch.stack([a * c, a * d, b * c, b * d]).nan_to_num(nan=float("inf"))
-    unknown = ~corners.isfinite().all(0)
+    corners = torch.stack([a * c, a * d, b * c, b * d])
+    unknown = ~corners.isfinite().all(0)  # 0·∞, too
     low, high = corners.amin(0), corners.amax(0)
     slack = 2 * unit(low) * torch.maximum(low.abs(), high.abs()) + FLOOR
-    most = torch.finfo(low.dtype).max / 1e8  # as `functions` says it
-    return torch.where(unknown, -most, low - slack), torch.where(unknown, most, high + slack)
+    infinity = float("inf")
+    return torch.where(unknown, -infinity, low - slack), torch.where(unknown, infinity, high + slack)
 
 
 @dataclass(frozen=True)

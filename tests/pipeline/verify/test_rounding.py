@@ -216,3 +216,16 @@ def test_relaxation_at_the_edges(low: float, high: float) -> None:
             assert line >= max(Fraction(x), Fraction(0)) - tiny
     if low >= 0:
         assert slope == 1 and not relaxation.unstable.any()
+
+
+def test_what_overflows_is_not_bounded_by_scaling_it_down() -> None:
+    """exp(990) is beyond all numbers; 1e-370 times that is still 1e60, and no bound may say that it is small."""
+    net = Net(0, 2)
+    value = net("Exp", "x")
+    for _ in range(10):
+        value = net("Mul", value, net.constant(1e-37))
+    model = net.finish(value)
+    query = vnnlib.parse(box_property([990.0, 0.0], [1000.0, 1.0], 2, "(>= Y_0 1.0)"), "p")
+    for method in ("ibp", "crown", "alpha-crown"):
+        assert not bounds(model, query, method).refuted
+    assert verify(model, query, timeout=2).verdict != "unsat"
