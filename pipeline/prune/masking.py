@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,13 +15,14 @@ from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.prune import layers
-from secateur.pipeline.prune.criteria import CRITERIA, Scores
+from secateur.pipeline.prune import criteria, layers
+from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
 from secateur.pipeline.prune.flow import Flow, Network, follow
 from secateur.pipeline.prune.layers import Layer
 
 GRANULARITIES = ("weight", "channel")
 SCOPES = ("global", "layer")
+Scores = NDArray[np.float64]
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -53,28 +54,35 @@ def prune(
     granularity: str = "weight",
     scope: str = "global",
     seed: int = 0,
+    data: Samples | None = None,
+    epsilon: float | None = None,
+    device: str = "cpu",
+    options: Mapping[str, str] | None = None,
 ) -> Pruned:
     """Zero the share `sparsity` of units that `criterion` scores lowest.
 
     Units are single weights, or output channels with everything that keeps them from being exactly zero (their
     weight rows, biases and BatchNormalization's scale and shift). Of n units k = round(sparsity · n) go, exactly;
     ties go in the order of positions. Scope `global` ranks all layers' units together, `layer` each layer's
-    own. A channel scores the mean over its weights; in global scope it is divided by its layer's mean score,
-    so that layers of different fan-in compare. Channels that are network outputs stay, and every layer keeps
-    its best channel (so fewer than k may go: see `Pruned`).
+    own. A channel's weights are reduced to one score, and a layer's scores normalised, as the criterion's row
+    says (most: the mean, divided by the layer's mean score, so that layers of different fan-in compare).
+    Channels that are network outputs stay, and every layer keeps its best channel (so fewer than k may go:
+    see `Pruned`).
 
     Raises:
-        InputError: an unknown criterion, granularity or scope; a sparsity outside [0, 1]; nothing to prune.
+        InputError: an unknown criterion, granularity, scope or option; a sparsity outside [0, 1]; nothing to
+            prune; data or ε that the criterion needs are missing, or it scores other units.
         UnsupportedError: quantised or sparse weights.
     """
-    if criterion not in CRITERIA:
-        raise InputError(f"unknown criterion '{criterion}': expected one of {', '.join(CRITERIA)}")
+    row = criteria.find(criterion)
     if granularity not in GRANULARITIES:
         raise InputError(f"unknown granularity '{granularity}': expected one of {', '.join(GRANULARITIES)}")
     if scope not in SCOPES:
         raise InputError(f"unknown scope '{scope}': expected one of {', '.join(SCOPES)}")
     if not 0 <= sparsity <= 1:
         raise InputError(f"sparsity {sparsity:g}: expected a share between 0 and 1")
+    if row.unit == "block" or (row.unit == "channel" and granularity == "weight"):
+        raise InputError(f"criterion '{criterion}' scores {row.unit}s, not {granularity}s")
     found = {layer.weight: layer for layer in layers.find(model.proto, model.name)}
     if not found:
         raise InputError(
@@ -91,14 +99,14 @@ def prune(
         if not found:
             raise InputError("no prunable channel: every layer feeds the outputs", where=model.name)
     arrays = layers.values(model.proto)
-    generator = np.random.default_rng(seed)
-    scores = [
-        CRITERIA[criterion].score(_units(arrays[layer.weight], layer, granularity), generator)
-        for layer in found.values()
-    ]
+    context = Context(
+        model, tuple(found.values()), {}, seed, data, epsilon, device, {} if options is None else options
+    )
+    saliency = criteria.score(criterion, context)
+    scores = [_units(saliency[name], layer, granularity, row) for name, layer in found.items()]
     wanted = _wanted(scores, sparsity, scope)
     if granularity == "channel":
-        scores = [_protect(score / (score.mean() or 1.0)) for score in scores]
+        scores = [_protect(score) for score in scores]
     dropped = _select(scores, sparsity, scope)
     if granularity == "weight":
         tensors = {name: ~drop.reshape(arrays[name].shape) for name, drop in zip(found, dropped, strict=True)}
@@ -187,12 +195,14 @@ def _check_applied(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
     onnxrt.run(written, onnxrt.sample_inputs(onnxrt.count_inputs(written), seed=0, samples=2))
 
 
-def _units(weight: NDArray[np.generic], layer: Layer, granularity: str) -> NDArray[np.generic]:
-    """[units, weights a unit]; see `Criterion`."""
+def _units(saliency: Scores, layer: Layer, granularity: str, row: criteria.Criterion) -> Scores:
+    """One score a unit."""
     if granularity == "weight":
-        return weight.reshape(-1, 1)
-    rows = np.moveaxis(weight, layer.channel_axis, 0)
-    return rows.reshape(len(rows), -1)
+        return saliency.reshape(-1)
+    if row.unit == "weight":
+        rows = np.moveaxis(saliency, layer.channel_axis, 0)
+        saliency = REDUCTIONS[row.reduction](rows.reshape(len(rows), -1))
+    return NORMALISERS[row.normaliser](saliency)
 
 
 def _protect(score: Scores) -> Scores:
