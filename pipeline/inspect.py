@@ -1,4 +1,4 @@
-"""What is in a model: operators, shapes, parameters, zeros, history; and, given a property, stable neurons."""
+"""What is in a model: operators, shapes, parameters, zeros, cost, history; and, given a property, stable neurons."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
+from secateur.pipeline import flops
+from secateur.pipeline.flops import Cost
 from secateur.pipeline.prune import layers
 from secateur.pipeline.verify.results import LayerStability
 
@@ -42,8 +44,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Inspection:
-    """Everything `inspect` finds. `parameters` counts floating-point elements, `zeros` those that are 0;
-    `stability` holds a ReLU layer's neurons on the property's input region."""
+    """Everything `inspect` finds. `parameters` counts floating-point elements, `zeros` those that are 0; `cost` is
+    what one sample takes (see `flops`), None where onnxruntime does not run the model; `stability` holds a ReLU
+    layer's neurons on the property's input region."""
 
     name: str
     sha256: str
@@ -56,6 +59,7 @@ class Inspection:
     operators: dict[str, int]
     parameters: int
     zeros: int
+    cost: Cost | None
     tensors: tuple[Tensor, ...]
     provenance: list[dict[str, object]]
     stability: tuple[LayerStability, ...] | None
@@ -77,6 +81,7 @@ class Inspection:
         lines += [_value_line("output", value) for value in self.outputs]
         lines.append("operators: " + ", ".join(f"{name} {count}" for name, count in self.operators.items()))
         lines.append(f"parameters: {self.parameters:,}, zeros {self.zeros:,} ({share:.2%})")
+        lines += [] if self.cost is None else self.cost.lines()
         for tensor in self.tensors:
             dims = "x".join(map(str, tensor.shape)) or "scalar"
             line = f"tensor: {tensor.name}, {tensor.type} {dims}"
@@ -113,6 +118,10 @@ def inspect(
         axes = {}
     tensors = tuple(_tensor(tensor, axes.get(tensor.name)) for tensor in graph.initializer)
     floats = [tensor for tensor in tensors if "float" in tensor.type or tensor.type == "double"]
+    try:
+        cost = flops.count(model)
+    except UnsupportedError:  # it does not run: what is in it can be shown all the same
+        cost = None
     operators = Counter(node.op_type for node in graph.node)
     return Inspection(
         name=model.name,
@@ -126,6 +135,7 @@ def inspect(
         operators=dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
         parameters=sum(tensor.elements for tensor in floats),
         zeros=sum(tensor.zeros for tensor in floats),
+        cost=cost,
         tensors=tensors,
         provenance=onnx_model.provenance(model.proto),
         stability=None if query is None else _stability(model, query, method, device),

@@ -28,7 +28,10 @@ Examples:
 @json_option
 @device_option
 def command(model: str, prop: str | None, method: str, as_json: bool, device: str) -> None:
-    """Show operators, shapes, parameters, zeros and history of a model; stable neurons, given a property.
+    """Show operators, shapes, parameters, zeros, cost and history of a model; stable neurons, given a property.
+
+    The cost counts the multiply-adds of convolutions and matrix products for one sample, node by node, zeros
+    included; a multiply-add is two floating-point operations (FLOPs).
 
     Zeros are counted a tensor and, for the weights of layers, as channels whose weights are all zero. One fact a
     line, on standard error; --json writes all of it to standard output.
