@@ -99,10 +99,10 @@ def prune(
         if not found:
             raise InputError("no prunable channel: every layer feeds the outputs", where=model.name)
     arrays = layers.values(model.proto)
-    context = Context(
-        model, tuple(found.values()), {}, seed, data, epsilon, device, {} if options is None else options
-    )
+    context = Context(model, tuple(found.values()), {}, seed, data, epsilon, device, sparsity, options or {})
     saliency = criteria.score(criterion, context)
+    found = {name: layer for name, layer in found.items() if name in saliency}
+    flows = [flow for flow in flows if flow.layer.weight in saliency]
     scores = [_units(saliency[name], layer, granularity, row) for name, layer in found.items()]
     wanted = _wanted(scores, sparsity, scope)
     if granularity == "channel":

@@ -16,7 +16,7 @@ import numpy as np
 
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError
-from secateur.pipeline.prune.criteria import magnitude
+from secateur.pipeline.prune.criteria import filters, magnitude
 from secateur.pipeline.prune.criteria.context import (
     Context,
     Criterion,
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "secateur.criteria"
-CRITERIA: dict[str, Criterion] = {**magnitude.CRITERIA}
+CRITERIA: dict[str, Criterion] = {**magnitude.CRITERIA, **filters.CRITERIA}
 
 
 def names() -> list[str]:
@@ -75,10 +75,13 @@ def find(name: str) -> Criterion:
 
 
 def score(name: str, context: Context) -> Saliency:
-    """The criterion's scores of all of the context's layers (or of the residual branches), float64, finite.
+    """The criterion's scores of the context's layers (or of the residual branches), float64, finite.
+
+    A layer that is left out has none, for the reason `Criterion.without`.
 
     Raises:
-        InputError: an unknown criterion or option, a value that is none; data, labels or ε that it needs are missing.
+        InputError: an unknown criterion or option, a value that is none; data, labels or ε that it needs are missing;
+            no layer has scores.
         UnsupportedError: the criterion does not know an operator of the network.
         CheckFailed: scores that are not finite or not of the right shape.
     """
@@ -89,12 +92,16 @@ def score(name: str, context: Context) -> Saliency:
     if "bounds" in criterion.needs:
         context.radius(purpose)
     saliency = criterion.score(replace(context, options=_options(name, criterion, context.options)))
+    if not saliency and criterion.without:
+        reason = f"{purpose} has no scores for any layer: {criterion.without}"
+        raise InputError(reason, where=context.model.name)
     if criterion.unit != "block":
         arrays = onnx_model.initializers(context.model.proto)
         for layer in context.layers:
             whole = arrays[layer.weight].shape
             shape = whole if criterion.unit == "weight" else (whole[layer.channel_axis],)
-            if layer.weight not in saliency or saliency[layer.weight].shape != shape:
+            found = saliency.get(layer.weight)
+            if found.shape != shape if found is not None else not criterion.without:
                 raise CheckFailed(f"{purpose} gives no scores of shape {shape} for '{layer.weight}'")
     for key, values in saliency.items():
         if not np.isfinite(values).all():

@@ -17,7 +17,8 @@ Unit = Literal["weight", "channel", "block"]
 Need = Literal["data", "gradients", "bounds"]
 Saliency = dict[str, NDArray[np.float64]]
 """Scores by weight initializer: of its shape (unit "weight") or [output channels] ("channel"); by name of the
-residual branch, of shape () ("block"). Higher means keep."""
+residual branch, of shape () ("block"). Higher means keep. A layer without scores is left alone: see
+`Criterion.without`. What `Context.keep` has dropped already may score anything."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class Context:
     """What a criterion may look at.
 
     `model` is the network as it is now (zeros of earlier steps in place), `layers` those to be scored, `keep` the mask
-    so far by weight initializer (a layer it leaves out is whole). `epsilon` is an ℓ∞ radius on raw pixels. `options`
+    so far by weight initializer (a layer it leaves out is whole). `sparsity` is the share of units that will have gone
+    after this step, for criteria that learn a mask of that size. `epsilon` is an ℓ∞ radius on raw pixels. `options`
     are the criterion's own: text as given by the user, parsed values with defaults filled in once `score` has checked
     them.
     """
@@ -81,6 +83,7 @@ class Context:
     data: Samples | None = None
     epsilon: float | None = None
     device: str = "cpu"
+    sparsity: float = 0.5
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def samples(self, purpose: str) -> Samples:
@@ -121,7 +124,8 @@ class Criterion:
 
     `unit` is what `score` scores: single weights (which are reduced to any larger unit), output channels, or residual
     branches. `needs` says what it takes beside the weights. `reduction` and `normaliser` (see `reduce`) are those
-    that its source uses for units larger than a weight, unless the caller chooses others.
+    that its source uses for units larger than a weight, unless the caller chooses others. `without` says why a layer
+    may get no scores, as "it has none, for …".
     """
 
     score: Callable[[Context], Saliency]
@@ -132,3 +136,4 @@ class Criterion:
     options: tuple[Option, ...] = ()
     reduction: str = "mean"
     normaliser: str = "mean"
+    without: str = ""
