@@ -2,7 +2,8 @@
 
 A query asks for inputs of one or several networks (and the outputs they entail) that satisfy a formula.
 
-* `formula` is the property *as written*, in exact rational arithmetic: witnesses are judged by it alone.
+* `bounds` and `others` are the property *as written*, exactly: witnesses are judged by them alone. `formula` is their
+  conjunction, in rational arithmetic.
 * `regions` is what verifiers work on: a disjunction of regions, each an input box with linear input
   relations and an output condition in disjunctive normal form. Boxes are rounded *outward* to float64, so that
   a proof about the regions is a proof about the formula.
@@ -14,11 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
+
+from secateur.formats.decimals import Number
 
 Floats = NDArray[np.float64]
 
@@ -90,6 +95,47 @@ Formula = Atom | And | Or
 
 
 @dataclass(frozen=True)
+class Bounds:
+    """Constant bounds on single inputs, in columns of n: all of them hold. An image has thousands.
+
+    input: [n]; upper: [n], whether it is an upper bound; numbers: n.
+    """
+
+    input: NDArray[np.int64]
+    upper: NDArray[np.bool_]
+    numbers: tuple[Number, ...]
+
+    @cached_property
+    def atoms(self) -> tuple[Atom, ...]:
+        """One atom a bound, in order."""
+        one = Fraction(1)
+        columns = zip(self.input.tolist(), self.upper.tolist(), self.numbers, strict=True)
+        return tuple(
+            Atom({index: one if upper else -one}, {}, (-1 if upper else 1) * Fraction(number.exact))
+            for index, upper, number in columns
+        )
+
+    @cached_property
+    def _nearest(self) -> Floats:
+        return np.array([number.nearest for number in self.numbers], dtype=np.float64)
+
+    def hold(self, x: Floats) -> bool:
+        """Whether all hold at `x` [n_in] as written (see `written`), exactly.
+
+        Rounding to nearest preserves order: where an input, the rounding of what is written, differs from the rounding
+        of the bound, the two compare as they do. Only where they are equal the decimals are compared.
+        """
+        values = x[self.input]
+        if not np.where(self.upper, values <= self._nearest, values >= self._nearest).all():
+            return False
+        for i in np.flatnonzero(values == self._nearest).tolist():
+            value, bound = Decimal(repr(float(values[i]))), self.numbers[i].exact
+            if not (value <= bound if self.upper[i] else value >= bound):
+                return False
+        return True
+
+
+@dataclass(frozen=True)
 class Clause:
     """A conjunction of m linear atoms: `inputs @ x + outputs @ y + constant <= 0`, row by row.
 
@@ -128,7 +174,8 @@ class Query:
     """What is asked: is there an assignment that satisfies `formula`? See the module's docstring."""
 
     networks: tuple[Network, ...]
-    formula: Formula
+    bounds: Bounds
+    others: tuple[Formula, ...]
     regions: tuple[Region, ...]
     sha256: str = ""
     name: str = ""
@@ -142,9 +189,24 @@ class Query:
     def outputs(self) -> int:
         return sum(network.outputs for network in self.networks)
 
+    @cached_property
+    def formula(self) -> And:
+        """The conjunction of `bounds` and `others`."""
+        return And((*self.bounds.atoms, *self.others))
+
     def holds(self, x: Iterable[float], y: Iterable[float]) -> bool:
         """Whether inputs `x` and outputs `y` (flat, finite floats) satisfy the property as written, exactly."""
-        return self.formula.holds(written(x), [Fraction(float(v)) for v in y])
+        x = np.fromiter(x, np.float64)
+        if not self.bounds.hold(x):
+            return False
+        exact_x = written(x) if any(map(_mentions_inputs, self.others)) else ()
+        return And(self.others).holds(exact_x, [Fraction(float(v)) for v in y])
+
+
+def _mentions_inputs(formula: Formula) -> bool:
+    if isinstance(formula, Atom):
+        return bool(formula.inputs)
+    return any(map(_mentions_inputs, formula.parts))
 
 
 def written(x: Iterable[float]) -> list[Fraction]:

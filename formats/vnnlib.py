@@ -43,8 +43,9 @@ def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
     network = Network("f", (parsed.inputs,), (parsed.outputs,))
     return Query(
         (network,),
-        parsed.formula,
-        regions(parsed.formula, parsed.inputs, parsed.outputs, name),
+        parsed.bounds,
+        parsed.formulas,
+        regions(parsed.bounds, parsed.formulas, parsed.inputs, parsed.outputs, name),
         sha256 or hashlib.sha256(text.encode()).hexdigest(),
         name,
         parsed.comments,

@@ -7,14 +7,16 @@ atoms are one region with nine clauses. Cases with the same box and relations be
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
 
 from secateur.formats.errors import InputError, UnsupportedError
-from secateur.formats.query import And, Atom, Clause, Floats, Formula, Or, Region
+from secateur.formats.query import And, Atom, Bounds, Clause, Floats, Formula, Or, Region
 
 MAX_CASES = 50_000
 
@@ -39,9 +41,19 @@ class _Box:
     sides: tuple[Floats, Floats, Floats, Floats]
     key: bytes
 
+    @classmethod
+    def of(cls, outer: Sequence[Floats], nearest: Sequence[Floats]) -> _Box:
+        """Of lower and upper sides."""
+        sides = (outer[0], outer[1], nearest[0], nearest[1])
+        for side in sides:
+            side.flags.writeable = False
+        return cls(sides, outer[0].tobytes() + outer[1].tobytes())
 
-def regions(formula: Formula, inputs: int, outputs: int, name: str) -> tuple[Region, ...]:
-    """The regions of `formula` over `inputs` and `outputs` variables; `name` is what messages call it.
+
+def regions(
+    bounds: Bounds, formulas: Iterable[Formula], inputs: int, outputs: int, name: str
+) -> tuple[Region, ...]:
+    """The regions of `bounds` and `formulas` over `inputs` and `outputs` variables; messages call it `name`.
 
     Boxes are rounded outward to float64; a strict bound becomes a closed one (but an empty box is recognised
     exactly, and dropped). No region at all means that the formula is unsatisfiable.
@@ -50,12 +62,40 @@ def regions(formula: Formula, inputs: int, outputs: int, name: str) -> tuple[Reg
         InputError: a case leaves an input without a lower or upper bound, or bounds it beyond float64.
         UnsupportedError: the disjunctive normal form has more than `MAX_CASES` cases.
     """
-    atoms, rest = _flatten([formula])
+    atoms, rest = _flatten(formulas)
     common = _conjunction(atoms)
     if common is None:
         return ()
     cases = _product(rest, name)
-    return _merge(common, cases, inputs, outputs, name)
+    box = None
+    if not any(case.lower or case.upper for case in (common, *cases)):
+        box = _listed_box(bounds, inputs)
+    if box is None:
+        listed = _conjunction(bounds.atoms)
+        common = None if listed is None else _both(listed, common)
+        if common is None:
+            return ()
+    return _merge(common, cases, box, inputs, outputs, name)
+
+
+def _listed_box(bounds: Bounds, inputs: int) -> _Box | None:
+    """The box that `bounds` describe, where that is plain to see: it has one lower and one upper bound of each input,
+    in float64, and is not empty."""
+    sides: list[Floats] = []
+    nearest: list[Floats] = []
+    exact: list[list[Decimal]] = []
+    for upper in (False, True):
+        where = np.flatnonzero(bounds.upper == upper)
+        where = where[np.argsort(bounds.input[where], kind="stable")]
+        if not np.array_equal(bounds.input[where], np.arange(inputs)):
+            return None
+        numbers = [bounds.numbers[i] for i in where.tolist()]
+        sides.append(np.array([number.up if upper else number.down for number in numbers]))
+        nearest.append(np.array([number.nearest for number in numbers]))
+        exact.append([number.exact for number in numbers])
+    if not np.isfinite([*sides, *nearest]).all() or any(map(operator.gt, *exact)):
+        return None
+    return _Box.of(sides, nearest)
 
 
 def _flatten(formulas: Iterable[Formula]) -> tuple[list[Atom], list[Or]]:
@@ -173,10 +213,12 @@ def _guard(count: int, name: str) -> None:
         )
 
 
-def _merge(common: _Case, cases: list[_Case], inputs: int, outputs: int, name: str) -> tuple[Region, ...]:
-    """One region for each distinct box and relations of `common` and a case of `cases`."""
+def _merge(
+    common: _Case, cases: list[_Case], shared: _Box | None, inputs: int, outputs: int, name: str
+) -> tuple[Region, ...]:
+    """One region for each distinct box and relations of `common` and a case of `cases`; `shared` is the box of
+    `common`, when known."""
     merged: dict[_Key, tuple[_Case, _Box, list[tuple[Atom, ...]]]] = {}
-    shared: _Box | None = None
     for case in cases:
         whole = _both(common, case)
         if whole is None:
@@ -222,13 +264,12 @@ def _box(case: _Case, inputs: int, name: str) -> _Box:
                 )
             try:
                 side[index] = outward(bound[0], up=what == "upper")
-                near[index] = bound[0].numerator / bound[0].denominator
+                near[index] = bound[0].numerator / bound[0].denominator + 0.0
             except OverflowError:
                 raise InputError(f"the {what} bound of X_{index} lies beyond float64", where=name) from None
-        side.flags.writeable = near.flags.writeable = False
         outer.append(side)
         nearest.append(near)
-    return _Box((outer[0], outer[1], nearest[0], nearest[1]), outer[0].tobytes() + outer[1].tobytes())
+    return _Box.of(outer, nearest)
 
 
 def outward(value: Fraction, *, up: bool) -> float:
@@ -237,7 +278,7 @@ def outward(value: Fraction, *, up: bool) -> float:
     Raises:
         OverflowError: there is no such finite float64.
     """
-    nearest = value.numerator / value.denominator  # Python rounds this quotient correctly
+    nearest = value.numerator / value.denominator + 0.0  # Python rounds this quotient correctly; 0.0 for -0.0
     numerator, denominator = nearest.as_integer_ratio()
     excess = numerator * value.denominator - value.numerator * denominator
     if up and excess < 0:

@@ -1,4 +1,4 @@
-"""VNN-LIB 1.0 text to an exact formula: scanner, S-expressions, linear terms.
+"""VNN-LIB 1.0 text to an exact formula: scanner and S-expressions.
 
 VNN-LIB 1.0 is flat SMT-LIB over `X_i` (inputs) and `Y_j` (outputs) of one implicit network
 (https://www.vnnlib.org, "VNN-LIB 1.0"). What the VNN-COMP files hold beyond it is accepted: `declare-fun`,
@@ -11,28 +11,34 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise
 
+import numpy as np
+
+from secateur.formats.decimals import Number, number
 from secateur.formats.errors import InputError, SecateurError, UnsupportedError
-from secateur.formats.query import And, Atom, Formula, Or
+from secateur.formats.query import And, Bounds, Formula, Or
+from secateur.formats.vnnlib_terms import ONE, ZERO, Linear
 
 MAX_DEPTH = 200
-_MAX_EXPONENT = 400  # float64 ends at 1e308; beyond, exact powers of ten only cost memory
 
 _NUMBER_PATTERN = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _NUMBER = re.compile(_NUMBER_PATTERN)
 _VARIABLE = re.compile(r"([XY])_(0|[1-9]\d*)")
-# One statement a match. Bounds and declarations, nearly all of an image property, are taken whole;
-# everything else ("open") goes through the S-expression reader.
-_STATEMENT = re.compile(
+# What stands at the top of a file. Declarations, and bounds of inputs, nearly all of an image property, are taken as
+# blocks of any length; each other statement ("open") goes through the S-expression reader.
+_DECLARATION = r"\(\s*declare-const\s+[XY]_(?:0|[1-9]\d*)\s+Real\s*\)\s*"
+_BOUND = rf"\(\s*assert\s*\(\s*[<>]=\s+X_\d+\s+{_NUMBER_PATTERN}\s*\)\s*\)\s*"
+_PIECE = re.compile(
     r"\s*(?:"
     r";(?P<comment>[^\r\n]*)"
-    r"|\(\s*declare-const\s+(?P<declared>[XY]_\d+)\s+Real\s*\)"
-    rf"|\(\s*assert\s*\(\s*(?P<relation><=|>=)\s+(?P<variable>[XY]_\d+)\s+(?P<number>{_NUMBER_PATTERN})\s*\)\s*\)"
+    rf"|(?P<declarations>(?:{_DECLARATION})++)"
+    rf"|(?P<bounds>(?:{_BOUND})++)"
     r"|(?P<open>\()"
     r"|(?P<end>\Z)"
     r")"
 )
+_WORD = re.compile(r"[^\s()]+")
 _TOKEN = re.compile(
     r"""\s+|;(?P<comment>[^\r\n]*)|(?P<open>\()|(?P<close>\))|(?P<word>"[^"]*"|\|[^|]*\||[^\s();]+)"""
 )
@@ -41,17 +47,16 @@ _COMPARISONS = {"<=", ">=", "<", ">", "="}
 _ARITHMETIC = {"+", "-", "*", "/"}
 _IGNORED = {"set-logic", "set-info", "set-option", "check-sat", "get-model", "get-value", "exit"}
 _BEYOND = {"not", "=>", "ite", "let", "xor", "distinct", "!=", "forall", "exists"}
-_ZERO = Fraction(0)
-_ONE = Fraction(1)
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a file says: how many inputs and outputs, the conjunction of its assertions, its comments."""
+    """What a file says: how many inputs and outputs, its assertions (plain bounds of inputs apart), its comments."""
 
     inputs: int
     outputs: int
-    formula: And
+    bounds: Bounds
+    formulas: tuple[Formula, ...]
     comments: tuple[str, ...]
 
 
@@ -62,40 +67,6 @@ class _Node:
     position: int
     word: str
     children: list[_Node] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Linear:
-    inputs: dict[int, Fraction]
-    outputs: dict[int, Fraction]
-    constant: Fraction
-
-    @property
-    def is_constant(self) -> bool:
-        return not self.inputs and not self.outputs
-
-    def scaled(self, factor: Fraction) -> _Linear:
-        if not factor:
-            return _Linear({}, {}, _ZERO)
-        return _Linear(
-            {index: value * factor for index, value in self.inputs.items()},
-            {index: value * factor for index, value in self.outputs.items()},
-            self.constant * factor,
-        )
-
-    def plus(self, other: _Linear) -> _Linear:
-        return _Linear(
-            _sum(self.inputs, other.inputs), _sum(self.outputs, other.outputs), self.constant + other.constant
-        )
-
-
-def _sum(left: dict[int, Fraction], right: dict[int, Fraction]) -> dict[int, Fraction]:
-    total = dict(left)
-    for index, value in right.items():
-        total[index] = total.get(index, _ZERO) + value
-        if not total[index]:
-            del total[index]
-    return total
 
 
 def parse_formula(text: str, name: str) -> Parsed:
@@ -115,6 +86,8 @@ class _Parser:
         self.declared: dict[str, tuple[bool, int]] = {}  # name -> (is an input, index)
         self.numbers: dict[str, Fraction] = {}
         self.comments: list[str] = []
+        self.bound_words: list[str] = []  # of `(assert (<= X_0 0.5))`: assert, <=, X_0, 0.5
+        self.bound_numbers: list[Number] = []
 
     def error(
         self, position: int, message: str, hint: str | None = None, kind: type[SecateurError] = InputError
@@ -126,7 +99,7 @@ class _Parser:
         parts: list[Formula] = []
         position = 0
         while True:
-            match = _STATEMENT.match(self.text, position)
+            match = _PIECE.match(self.text, position)
             if match is None:
                 start = position + len(self.text[position:]) - len(self.text[position:].lstrip())
                 word = _shorten(self.text[start:].split("\n", 1)[0])
@@ -135,10 +108,10 @@ class _Parser:
                 )
             position = match.end()
             kind = match.lastgroup
-            if kind == "number":
-                parts.append(self._bound(match))
-            elif kind == "declared":
-                self._declare(match["declared"], match.start("declared"))
+            if kind == "bounds":
+                self._bounds(*match.span("bounds"))
+            elif kind == "declarations":
+                self._declarations(*match.span("declarations"))
             elif kind == "comment":
                 self.comments.append(match["comment"].strip())
             elif kind == "open":
@@ -149,7 +122,13 @@ class _Parser:
             else:
                 break
         inputs, outputs = self._count("X", "input"), self._count("Y", "output")
-        return Parsed(inputs, outputs, And(tuple(parts)), tuple(self.comments))
+        words = self.bound_words
+        bounds = Bounds(
+            np.array([self.declared[variable][1] for variable in words[2::4]], dtype=np.int64),
+            np.array([relation == "<=" for relation in words[1::4]], dtype=np.bool_),
+            tuple(self.bound_numbers),
+        )
+        return Parsed(inputs, outputs, bounds, tuple(parts), tuple(self.comments))
 
     def _count(self, letter: str, what: str) -> int:
         count = sum(variable[0] == letter for variable in self.declared)
@@ -178,14 +157,32 @@ class _Parser:
             raise self.error(position, f"declares {variable} a second time")
         self.declared[variable] = (match[1] == "X", int(match[2]))
 
-    def _bound(self, match: re.Match[str]) -> Atom:
-        """The atom of `(assert (<= X_0 0.5))`, without building a tree."""
-        is_input, index = self._variable(match["variable"], match.start("variable"))
-        value = self._number(match["number"], match.start("number"))
-        upper = match["relation"] == "<="
-        coefficients = {index: _ONE if upper else -_ONE}
-        constant = -value if upper else value
-        return Atom(coefficients, {}, constant) if is_input else Atom({}, coefficients, constant)
+    def _declarations(self, start: int, end: int) -> None:
+        """Those of a block, all at once: three words each."""
+        words = self._words(start, end)
+        for i in range(1, len(words), 3):
+            if words[i] in self.declared:
+                self._declare(words[i], self._position(start, i))  # says so
+            self.declared[words[i]] = (words[i][0] == "X", int(words[i][2:]))
+
+    def _bounds(self, start: int, end: int) -> None:
+        """Those of a block, all at once: four words each."""
+        words = self._words(start, end)
+        for i in range(2, len(words), 4):
+            if words[i] not in self.declared:
+                self._variable(words[i], self._position(start, i))  # says so
+            try:
+                self.bound_numbers.append(number(words[i + 1]))
+            except ValueError:
+                self._number(words[i + 1], self._position(start, i + 1))  # says so
+        self.bound_words += words
+
+    def _words(self, start: int, end: int) -> list[str]:
+        return self.text[start:end].replace("(", " ").replace(")", " ").split()
+
+    def _position(self, start: int, i: int) -> int:
+        """Where word i from `start` on stands."""
+        return next(islice(_WORD.finditer(self.text, start), i, None)).start()
 
     def _variable(self, word: str, position: int) -> tuple[bool, int]:
         found = self.declared.get(word)
@@ -200,16 +197,12 @@ class _Parser:
     def _number(self, word: str, position: int) -> Fraction:
         value = self.numbers.get(word)
         if value is None:
-            exponent = re.split("[eE]", word)[1:]
             try:
-                if exponent and abs(int(exponent[0])) > _MAX_EXPONENT:
-                    raise ValueError
-                value = Fraction(word)
+                value = self.numbers[word] = Fraction(number(word).exact)
             except ValueError:
                 raise self.error(
                     position, f"the number '{_shorten(word)}' is too large or too long"
                 ) from None
-            self.numbers[word] = value
         return value
 
     def _tree(self, start: int) -> tuple[_Node, int]:
@@ -298,17 +291,17 @@ class _Parser:
         atoms: list[Formula] = []
         for left, right in pairwise(terms):  # SMT-LIB chains: (<= a b c) is a <= b <= c
             if operator in ("<=", "<", "="):
-                atoms.append(_atom(left, right, strict=operator == "<"))
+                atoms.append(left.at_most(right, strict=operator == "<"))
             if operator in (">=", ">", "="):
-                atoms.append(_atom(right, left, strict=operator == ">"))
+                atoms.append(right.at_most(left, strict=operator == ">"))
         return atoms[0] if len(atoms) == 1 else And(tuple(atoms))
 
-    def _term(self, node: _Node) -> _Linear:
+    def _term(self, node: _Node) -> Linear:
         if node.children is None:
             if _NUMBER.fullmatch(node.word):
-                return _Linear({}, {}, self._number(node.word, node.position))
+                return Linear({}, {}, self._number(node.word, node.position))
             is_input, index = self._variable(node.word, node.position)
-            return _Linear({index: _ONE}, {}, _ZERO) if is_input else _Linear({}, {index: _ONE}, _ZERO)
+            return Linear({index: ONE}, {}, ZERO) if is_input else Linear({}, {index: ONE}, ZERO)
         head, arguments = self._head(node)
         if head not in _ARITHMETIC:
             raise self.error(
@@ -318,15 +311,15 @@ class _Parser:
             raise self.error(node.position, f"'{head}' has {len(arguments)} terms")
         terms = [self._term(argument) for argument in arguments]
         if head == "-" and len(terms) == 1:
-            return terms[0].scaled(-_ONE)
+            return terms[0].scaled(-ONE)
         combine = self._combiner(head, node.position)
         total = terms[0]
         for term in terms[1:]:
             total = combine(total, term)
         return total
 
-    def _combiner(self, operator: str, position: int) -> Callable[[_Linear, _Linear], _Linear]:
-        def product(left: _Linear, right: _Linear) -> _Linear:
+    def _combiner(self, operator: str, position: int) -> Callable[[Linear, Linear], Linear]:
+        def product(left: Linear, right: Linear) -> Linear:
             if left.is_constant:
                 return right.scaled(left.constant)
             if right.is_constant:
@@ -335,7 +328,7 @@ class _Parser:
                 position, "a product of two variables: expected linear terms", kind=UnsupportedError
             )
 
-        def quotient(left: _Linear, right: _Linear) -> _Linear:
+        def quotient(left: Linear, right: Linear) -> Linear:
             if not right.is_constant:
                 raise self.error(
                     position, "division by a variable: expected linear terms", kind=UnsupportedError
@@ -346,15 +339,10 @@ class _Parser:
 
         return {
             "+": lambda left, right: left.plus(right),
-            "-": lambda left, right: left.plus(right.scaled(-_ONE)),
+            "-": lambda left, right: left.plus(right.scaled(-ONE)),
             "*": product,
             "/": quotient,
         }[operator]
-
-
-def _atom(small: _Linear, large: _Linear, strict: bool) -> Atom:
-    difference = small.plus(large.scaled(-_ONE))
-    return Atom(difference.inputs, difference.outputs, difference.constant, strict)
 
 
 def _children(node: _Node) -> list[_Node]:

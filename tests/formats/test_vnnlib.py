@@ -43,6 +43,24 @@ def test_numbers_are_exact_and_boxes_rounded_outward() -> None:
     assert region.upper[0] > region.lower[1]  # 0.1 is no float64: the two sides lie on either side of it
 
 
+@pytest.mark.parametrize(
+    ("bound", "holds"),
+    [
+        ("(<= X_0 0.1)", True),
+        ("(>= X_0 0.1)", True),
+        ("(<= X_0 0.09999999999999999999)", False),
+        ("(>= X_0 0.09999999999999999999)", True),
+        ("(<= X_0 0.10000000000000000001)", True),
+        ("(>= X_0 0.10000000000000000001)", False),
+        ("(>= X_0 0.1000000000000000055511151231257827)", False),  # what the float64 is
+        ("(< X_0 0.1)", False),
+    ],
+)
+def test_a_witness_is_its_shortest_decimal(bound: str, holds: bool) -> None:
+    """All these bounds have the same nearest float64 as the input."""
+    assert vnnlib.parse(HEAD + BOX + f"(assert {bound})", "p").holds([0.1, 0], [0, 0]) is holds
+
+
 def test_shared_bounds_are_factored_out() -> None:
     text = HEAD + BOX + "(assert (or (and (<= Y_0 Y_1)) (and (>= Y_0 3) (<= Y_1 2)) (<= Y_0 Y_1)))"
     [region] = vnnlib.parse(text, "p").regions
@@ -98,6 +116,20 @@ def test_layout_is_free() -> None:
     assert query.formula == And((bounds, Atom({}, {0: Fraction(1)}, Fraction(0), strict=True)))
 
 
+def test_layout_of_bounds_is_free() -> None:
+    plain = vnnlib.parse(HEAD + BOX + "(assert (<= Y_0 0))", "p")
+    text = "".join(f"(declare-const {v} Real)" for v in ("Y_1", "X_1", "X_0", "Y_0")) + (
+        "(assert(<= X_1 1.0e0))( assert\t( >= X_0 -1 ) );(assert (<= X_0 0))\r\n"
+        "(assert (<= Y_0 0))(assert (>= X_1 -1.))(assert (<= X_0\n; not yet\n +01))"
+    )
+    query = vnnlib.parse(text, "p")
+    assert query.comments == ("(assert (<= X_0 0))", "not yet")
+    [region], [expected] = query.regions, plain.regions
+    assert (
+        region.lower.tolist() == expected.lower.tolist() and region.upper.tolist() == expected.upper.tolist()
+    )
+
+
 def test_read_finds_the_compressed_file(tmp_path: Path) -> None:
     text = HEAD + BOX + "(assert (<= Y_0 0))"
     (tmp_path / "p.vnnlib.gz").write_bytes(gzip.compress(text.encode("utf-8-sig")))
@@ -131,7 +163,16 @@ def test_read_finds_the_compressed_file(tmp_path: Path) -> None:
             r"p:5: the number '1+…' is too large or too long",
         ),
         (HEAD + "(assert (<= (/ X_0 0) 1))", InputError, r"p:5: division by zero"),
+        (
+            HEAD + BOX + "\n(assert\n(<= X_2 1))",
+            InputError,
+            r"p:11: 'X_2' is neither a number nor a declared",
+        ),
+        (HEAD + BOX.replace("X_1 1)", "X_1 1e401)"), InputError, r"p:8: the number '1e401' is too large"),
+        (HEAD + BOX.replace("X_1 1)", "X_01 1)"), InputError, r"p:8: 'X_01' is neither a number nor"),
         (HEAD + "(declare-const X_0 Real)", InputError, r"p:5: declares X_0 a second time"),
+        (HEAD + "\n; twice\n" + HEAD, InputError, r"p:7: declares X_0 a second time"),
+        (HEAD + "(declare-const X_02 Real)", InputError, r"p:5: declares 'X_02': expected X_0"),
         (HEAD + "(declare-const Z_0 Real)", InputError, r"p:5: declares 'Z_0': expected X_0"),
         (HEAD + "(declare-const X_3 Real)", InputError, r"p: declares 3 inputs but not X_2"),
         (HEAD + "(declare-const X_2)", InputError, r"p:5: malformed 'declare-const'"),

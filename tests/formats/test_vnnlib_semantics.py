@@ -9,9 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from secateur.formats import vnnlib
+from secateur.formats import decimals, vnnlib
 from secateur.formats.errors import SecateurError
-from secateur.formats.query import And, Atom, Clause, Formula, Or, Query, Region
+from secateur.formats.query import And, Atom, Clause, Formula, Or, Query, Region, written
 from secateur.formats.vnnlib_normalise import outward
 
 INPUTS, OUTPUTS = 2, 2
@@ -109,6 +109,65 @@ def test_no_two_regions_share_a_box(formula: Formula) -> None:
         if not len(region.relations)
     ]
     assert len(set(boxes)) == len(boxes)
+
+
+numbers = st.one_of(
+    st.integers(-40, 40).map(lambda n: f"{n / 16}"),
+    st.floats(-3, 3).map(repr),
+    st.floats(-3, 3, width=32).map(lambda v: vnnlib.decimal(Fraction(v))),
+    st.tuples(st.integers(-2, 2), st.integers(0, 10**20)).map(lambda parts: f"{parts[0]}.{parts[1]:020d}"),
+    st.sampled_from(
+        ["-0.0", "+.5", "1.", "1e-400", "-1e-400", "5e-324", "1.7976931348623157e308", "1e309", "-1E+309"]
+    ),
+)
+listed = st.tuples(st.integers(0, INPUTS - 1), st.sampled_from(["<=", ">="]), numbers)
+
+
+def read_or_refused(text: str) -> Query | str:
+    try:
+        return vnnlib.parse(text, "p")
+    except SecateurError as error:
+        return str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(listed, max_size=4), st.permutations(range(2 * INPUTS)), st.data())
+def test_listed_bounds_are_read_as_any_formula_is(
+    more: list[tuple[int, str, str]], order: list[int], data: st.DataObject
+) -> None:
+    """The bounds of an image are read, rounded and judged in bulk: as one by one."""
+    plain = [(i, relation, data.draw(numbers)) for i in range(INPUTS) for relation in (">=", "<=")]
+    bounds = [plain[i] for i in order] + more
+    head = "".join(f"(declare-const X_{i} Real)(declare-const Y_{i} Real)" for i in range(INPUTS))
+    bulk = read_or_refused(head + "".join(f"(assert ({r} X_{i} {n}))\n" for i, r, n in bounds))
+    single = read_or_refused(head + "".join(f"(assert (and ({r} X_{i} {n})))\n" for i, r, n in bounds))
+    if isinstance(bulk, str) or isinstance(single, str):
+        assert bulk == single
+        return
+    assert bulk.formula.parts == tuple(
+        part.parts[0] for part in single.formula.parts if isinstance(part, And)
+    )
+    for left, right in zip(bulk.regions, single.regions, strict=True):
+        for side in ("lower", "upper", "nearest_lower", "nearest_upper"):
+            assert getattr(left, side).tobytes() == getattr(right, side).tobytes()
+    ends = [v for _, _, n in bounds if np.isfinite(v := float(n))] or [0.0]
+    near = st.sampled_from(ends).flatmap(
+        lambda v: st.sampled_from([v, *np.nextafter(v, [-9.0, 9.0]).tolist()])
+    )
+    x = data.draw(st.lists(near, min_size=INPUTS, max_size=INPUTS))
+    exact = bulk.formula.holds(written(x), [Fraction(0)] * OUTPUTS)
+    assert bulk.holds(x, [0.0] * OUTPUTS) == single.holds(x, [0.0] * OUTPUTS) == exact
+
+
+@settings(max_examples=300)
+@given(numbers)
+def test_decimals_lie_between_their_neighbours(word: str) -> None:
+    exact, down, nearest, up = decimals.number(word)
+    assert Fraction(exact) == Fraction(word) and nearest == float(word)
+    if np.isfinite(nearest):
+        for rounded, upward in ((down, False), (up, True)):
+            with contextlib.suppress(OverflowError):
+                assert repr(rounded) == repr(outward(Fraction(word), up=upward))
 
 
 @given(st.fractions(), st.booleans())
