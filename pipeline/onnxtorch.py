@@ -7,13 +7,34 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
+from secateur.pipeline.convert import batch, downward, opset
 
 if TYPE_CHECKING:
     from torch import nn
 
 CONVERT_HINT = "`secateur convert --opset 13` may bring it into a form that can be used"
+
+
+_OPSET = 17
+"""The newest opset that onnx2torch knows nearly all of: it lacks what was new or rewritten from 18 on."""
+
+
+def lowered(model: Model) -> Model:
+    """The model as onnx2torch takes it: in opset 17 at most, each node written in its older way, the batch free where
+    the graph allows it. Initializers keep their names and values; the caller compares what comes of it.
+
+    Raises:
+        UnsupportedError: a node has no form in that opset.
+    """
+    proto = model.proto if batch.check(model.proto) else batch.rewrite(model.proto)
+    if opset.current(proto) > _OPSET:
+        proto = opset.rewrite(proto, _OPSET)
+    else:
+        proto = downward.lower(proto, opset.current(proto))
+    return onnx_model.from_proto(proto, model.name)
 
 
 def module(model: Model) -> nn.Module:

@@ -1,9 +1,10 @@
 """Pass (on request): another opset.
 
-Cases: onnx's version converter moves the default operator set up or down to the target; where it lacks a step
-(it has no way back for Relu, for one), the operators are declared to be of the target opset, which holds when the
-checker accepts every node there, attributes, inputs and types. Meanings that changed silently (Softmax's
-axis) are caught by the comparison that follows every conversion. Other domains are left as they are.
+Cases: downward to 13 and above, nodes are written the older way by the adapters of `downward`; below 13 and upward,
+onnx's version converter moves the default operator set. Where that lacks a step (it has no way back for Relu, for one),
+and behind our own adapters, the operators are declared to be of the target opset, which holds when the checker accepts
+every node there, attributes, inputs and types. Meanings that changed silently (Softmax's axis) are caught by
+the comparison that follows every conversion. Other domains are left as they are.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import onnx
 from onnx import version_converter
 
 from secateur.formats.errors import UnsupportedError
+from secateur.pipeline.convert import downward
 
 _LOWEST = 7  # what onnxruntime still runs
+_OWN_FROM = 13  # down to here the adapters of `downward` are complete
 
 
 def current(model: onnx.ModelProto) -> int:
@@ -35,11 +38,14 @@ def rewrite(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     highest = onnx.defs.onnx_opset_version()
     if not _LOWEST <= target <= highest:
         raise UnsupportedError(f"opset {target}: expected {_LOWEST} to {highest}")
-    try:
-        converted: onnx.ModelProto = version_converter.convert_version(model, target)
-        onnx.checker.check_model(converted, full_check=True)
-    except Exception:
-        converted = _declare(model, target)
+    if _OWN_FROM <= target < current(model):
+        converted = _declare(downward.lower(model, target), target)
+    else:
+        try:
+            converted = version_converter.convert_version(model, target)
+            onnx.checker.check_model(converted, full_check=True)
+        except Exception:
+            converted = _declare(model, target)
     # The converter drops the metadata and may lower the IR version.
     del converted.metadata_props[:]
     converted.metadata_props.extend(model.metadata_props)

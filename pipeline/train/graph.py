@@ -68,10 +68,14 @@ class TrainableGraph:
             )
         self.input_shape = onnxrt.input_shape(model)[1:]
         self._dtype = torch.float64 if _is_double(inputs[0]) else torch.float32
-        self._module = onnxtorch.module(model)
-        trained, statistics = _bindings(model, self._module)
-        self._bindings = trained + statistics
+        lowered = onnxtorch.lowered(model)
+        self._module = onnxtorch.module(lowered)
         arrays = onnx_model.initializers(model.proto)
+        trained, statistics = _bindings(lowered, self._module)
+        trained = [
+            binding for binding in trained if binding.initializer in arrays
+        ]  # none that lowering wrote
+        self._bindings = trained + statistics
         self.parameters = {
             name: torch.tensor(arrays[name], device=self.device, requires_grad=True)
             for name in dict.fromkeys(binding.initializer for binding in trained)

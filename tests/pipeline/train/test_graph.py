@@ -125,15 +125,40 @@ def test_what_cannot_be_trained_is_refused() -> None:
         TrainableGraph(onnx_model.from_proto(shared))
     fixed = model(
         [
-            helper.make_node("Reshape", ["x", "shape"], ["r"]),
-            helper.make_node("MatMul", ["r", "w"], ["y"]),
+            helper.make_node("Reshape", ["x", "flat"], ["r"]),
+            helper.make_node("MatMul", ["r", "w"], ["m"]),
+            helper.make_node("Reshape", ["m", "row"], ["y"]),
         ],
-        {"shape": np.array([1, 4]), "w": normal(4, 2)},
+        {"flat": np.array([4]), "row": np.array([1, 2]), "w": normal(4, 2)},
         [1, 2, 2],
         [1, 2],
     )
     with pytest.raises(UnsupportedError, match="batch"):
         TrainableGraph(onnx_model.from_proto(fixed))
+
+
+def test_newer_opsets_and_fixed_batches_are_lowered_first() -> None:
+    """Opset 22 as torch's exporter writes it: reductions by an input, allowzero, a batch of one."""
+    constants = {
+        "w": normal(4, 1, 3, 3),
+        "axes": np.array([2, 3]),
+        "shape": np.array([1, 4]),
+        "v": normal(4, 2),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("Gelu", ["c"], ["g"]),
+        helper.make_node("ReduceMean", ["g", "axes"], ["m"], keepdims=1),
+        helper.make_node("Reshape", ["m", "shape"], ["f"], allowzero=1),
+        helper.make_node("MatMul", ["f", "v"], ["y"]),
+    ]
+    source = onnx_model.from_proto(model(nodes, constants, [1, 1, 6, 6], [1, 2], opset=22))
+    graph = TrainableGraph(source)
+    assert set(graph.parameters) == {"w", "v"}
+    changed = {name: array * np.float32(1.5) for name, array in graph.snapshot().items()}
+    written = graph.write_back(changed)
+    assert written.proto.opset_import[0].version == 22
+    assert [node.op_type for node in written.graph.node] == [node.op_type for node in nodes]
 
 
 @pytest.mark.data
