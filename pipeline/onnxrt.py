@@ -210,17 +210,35 @@ def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     inner = [name for node in copy.graph.node for name in node.output if name and name not in known]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     ready = session(copy)
-    feeds: dict[str, Array] = {
-        value.name: np.zeros(_ort_shape(value.shape), _TYPES.get(value.type, np.float32))
-        for value in ready.get_inputs()
-    }
+    feeds = zeros(ready)
     names = [value.name for value in ready.get_outputs()]
-    try:
-        results = ready.run(names, feeds)
-    except Exception as error:
-        raise UnsupportedError(f"onnxruntime cannot run it: {_reason(error)}") from None
+    results = answers(ready, names, feeds)
     shapes = {name: np.shape(value) for name, value in zip(names, results, strict=True)}
     return shapes | {name: value.shape for name, value in feeds.items()}
+
+
+def zeros(ready: ort.InferenceSession, batch: int = 1) -> dict[str, Array]:
+    """An input of zeros: `batch` where the leading dimension (or one of the same name) is symbolic, else 1."""
+    shapes = {value.name: value.shape for value in ready.get_inputs()}
+    names = {shape[0] for shape in shapes.values() if shape and not _is_fixed(shape[0])}
+    return {
+        value.name: np.zeros(
+            [
+                dim if _is_fixed(dim) else batch if axis == 0 or (dim and dim in names) else 1
+                for axis, dim in enumerate(value.shape)
+            ],
+            _TYPES.get(value.type, np.float32),
+        )
+        for value in ready.get_inputs()
+    }
+
+
+def answers(ready: ort.InferenceSession, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+    """The named outputs for `feeds`; UnsupportedError where onnxruntime fails while running."""
+    try:
+        return [np.asarray(value) for value in ready.run(names, feeds)]
+    except Exception as error:
+        raise UnsupportedError(f"onnxruntime cannot run it: {_reason(error)}") from None
 
 
 def sample_inputs(inputs: int, *, seed: int, samples: int) -> NDArray[np.float32]:

@@ -23,17 +23,23 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without unused nodes and initializers."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    graph = copy.graph
+    sweep(copy.graph)
+    return copy
+
+
+def sweep(graph: onnx.GraphProto) -> None:
+    """As `rewrite`, in place."""
     nodes, names = _alive(graph)
     onnxgraph.replace_nodes(graph, nodes)
-    overridable = {tensor.name for tensor in graph.initializer} - names
-    onnxgraph.replace_initializers(graph, [t for t in graph.initializer if t.name in names])
-    inputs = [value for value in graph.input if value.name not in overridable]
+    unused = {tensor.name for tensor in graph.initializer} - names
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in unused:
+            del graph.initializer[index]
+    inputs = [value for value in graph.input if value.name not in unused]
     infos = [value for value in graph.value_info if value.name in names]
     del graph.input[:], graph.value_info[:]
     graph.input.extend(inputs)
     graph.value_info.extend(infos)
-    return copy
 
 
 def _alive(graph: onnx.GraphProto) -> tuple[list[onnx.NodeProto], set[str]]:

@@ -1,0 +1,279 @@
+"""What is known of a graph before its channels are followed: shapes, constants, and what is computed from shapes.
+
+Shapes come from onnxruntime, which runs the graph on one sample of zeros with zeros for large weights, and asks
+for the shape of every value instead of the value. What is *static* (computed from shapes and small
+constants, such as the target of a Reshape) is asked for itself. Where the model leaves its batch open, a second
+run with two samples tells which dimensions and which static values depend on it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from secateur.formats.errors import UnsupportedError
+from secateur.pipeline import onnxgraph, onnxrt
+from secateur.pipeline.onnxgraph import attribute
+
+Array = NDArray[np.generic]
+Shape = tuple[int, ...]
+
+_LARGE = 1024  # elements from which an initializer is no shape, and replaced by zeros when only shapes are asked for
+_SHAPES = ("Shape", "Size")
+_NO_TENSOR = ("Sequence", "Optional", "StringNormalizer")
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant value: the initializer behind it and, for each of its axes, the initializer's axis (−1: an axis of
+    size one that the initializer does not have). `tensor` is None for a Constant node."""
+
+    tensor: str | None
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Static:
+    """A value computed from shapes, for one sample; `varies`: where it depends on the batch."""
+
+    value: Array
+    varies: NDArray[np.bool_]
+
+
+class Network:
+    """A model with the facts that rules ask for. The model is not changed; nor may it change meanwhile.
+
+    Raises:
+        UnsupportedError: onnxruntime cannot run the model.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.graph = model.graph
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.inputs = {value.name for value in self.graph.input}
+        self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
+        self.readers = onnxgraph.readers(self.graph)
+        self.outputs = {value.name for value in self.graph.output}
+        self._arrays: dict[str, Array] = {}
+        self.constants = self._find_constants()
+        self.static_names = self._find_static()
+        self._zero: dict[tuple[str, int], NDArray[np.bool_]] = {}
+        first, values = self._observe(1)
+        self.shapes = first
+        self.varying = {name: (False,) * len(shape) for name, shape in first.items()}
+        self.static = {name: Static(v, np.zeros(v.shape, bool)) for name, v in values.items()}
+        if self._open_batch():
+            try:
+                second, again = self._observe(2)
+            except UnsupportedError:  # it says so, but runs one sample only
+                return
+            for name, shape in first.items():
+                other = second[name]
+                if len(other) == len(shape):
+                    self.varying[name] = tuple(a != b for a, b in zip(shape, other, strict=True))
+            for name, v in values.items():
+                same = again[name].shape == v.shape
+                varies = v != again[name] if same else np.ones(v.shape, bool)
+                self.static[name] = Static(v, np.asarray(varies))
+
+    @cached_property
+    def uses(self) -> Counter[str]:
+        return onnxgraph.uses(self.graph)
+
+    def array(self, name: str) -> Array | None:
+        """The value of a constant, or of a static value that does not depend on the batch; else None."""
+        if name in self.constants:
+            return self._array(name)
+        static = self.static.get(name)
+        return static.value if static is not None and not static.varies.any() else None
+
+    def shared(self, tensor: str) -> bool:
+        """Whether an initializer has several readers, counting through its views (Identity, Transpose, …)."""
+        return self.final_uses[tensor] > 1
+
+    def zero(self, name: str, axis: int) -> NDArray[np.bool_]:
+        """Which positions of the constant's axis hold zeros only; remembered, as large weights take a while."""
+        key = (name, axis)
+        if key not in self._zero:
+            array = self._array(name)
+            others = tuple(i for i in range(array.ndim) if i != axis)
+            self._zero[key] = ~np.asarray(array.any(axis=others))
+        return self._zero[key]
+
+    def _array(self, name: str) -> Array:
+        if name in self._arrays:
+            return self._arrays[name]
+        if name in self.tensors:
+            array: Array = numpy_helper.to_array(self.tensors[name])
+        else:
+            array = self._viewed(self._makers[name])
+        if array.size <= _LARGE:
+            self._arrays[name] = array
+        return array
+
+    def _viewed(self, node: onnx.NodeProto) -> Array:
+        tensor = onnxgraph.constant_tensor(node)
+        if tensor is not None:
+            return np.asarray(numpy_helper.to_array(tensor))
+        array = self._array(node.input[0])
+        if node.op_type == "Transpose":
+            return np.asarray(np.transpose(array, attribute(node, "perm", None)))
+        if node.op_type == "Cast":
+            kind: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(attribute(node, "to"))
+            return array.astype(kind)
+        if node.op_type in ("Unsqueeze", "Squeeze"):
+            return array.reshape(self._view_shape(node, array.shape))
+        return array
+
+    def _view_shape(self, node: onnx.NodeProto, shape: Shape) -> Shape:
+        """The shape behind a Squeeze or Unsqueeze of a constant."""
+        axes = attribute(node, "axes", None)
+        if axes is None and len(node.input) > 1:
+            axes = [int(axis) for axis in self._array(node.input[1])]
+        if node.op_type == "Squeeze":
+            gone = range(len(shape)) if axes is None else [axis % len(shape) for axis in axes]
+            return tuple(n for i, n in enumerate(shape) if i not in gone or (axes is None and n != 1))
+        rank = len(shape) + len(axes)
+        rest = iter(shape)
+        added = {axis % rank for axis in axes}
+        return tuple(1 if i in added else next(rest) for i in range(rank))
+
+    @cached_property
+    def _makers(self) -> dict[str, onnx.NodeProto]:
+        return onnxgraph.producers(self.graph)
+
+    @cached_property
+    def final_uses(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        views = {name for name, found in self.constants.items() if found.tensor not in (None, name)}
+        for name, count in self.uses.items():
+            constant = self.constants.get(name)
+            if constant is not None and constant.tensor is not None:
+                into_views = sum(node.output[0] in views for node, _ in self.readers.get(name, ()))
+                counts[constant.tensor] += count - into_views
+        return counts
+
+    def _find_constants(self) -> dict[str, Constant]:
+        """Initializers, Constant nodes, and views of them."""
+        found = {
+            name: Constant(name, tuple(range(len(tensor.dims)))) for name, tensor in self.tensors.items()
+        }
+        for node in self.graph.node:
+            tensor = onnxgraph.constant_tensor(node)
+            if tensor is not None:
+                found[node.output[0]] = Constant(None, tuple(range(len(tensor.dims))))
+                continue
+            behind = found.get(node.input[0]) if node.input else None
+            if behind is None or len(node.output) != 1:
+                continue
+            if node.op_type in ("Identity", "Cast"):
+                axes = behind.axes
+            elif node.op_type == "Transpose":
+                perm = attribute(node, "perm", list(range(len(behind.axes)))[::-1])
+                axes = tuple(behind.axes[i] for i in perm)
+            elif node.op_type == "Unsqueeze" and (len(node.input) == 1 or node.input[1] in found):
+                self.constants = found
+                kept = iter(behind.axes)
+                marks = self._view_shape(node, (2,) * len(behind.axes))  # a 1 is an axis that was added
+                axes = tuple(-1 if mark == 1 else next(kept) for mark in marks)
+            else:
+                continue
+            found[node.output[0]] = replace(behind, axes=axes)
+        return found
+
+    def _small(self, name: str) -> bool:
+        tensor = self.tensors.get(name)
+        if tensor is not None:
+            return bool(prod(tensor.dims) <= _LARGE)
+        constant = self.constants.get(name)
+        return constant is not None and self._array(name).size <= _LARGE
+
+    def _find_static(self) -> set[str]:
+        """Values computed from shapes (and small constants), by name."""
+        static: set[str] = set()
+        for node in self.graph.node:
+            if node.op_type in onnxgraph.RANDOM or any(onnxgraph.subgraphs(node)):
+                continue
+            if any(mark in node.op_type for mark in _NO_TENSOR):
+                continue
+            inputs = [name for name in node.input if name]
+            if node.op_type in _SHAPES or (
+                inputs
+                and node.output[0] not in self.constants
+                and all(name in static or self._small(name) for name in inputs)
+            ):
+                static.update(name for name in node.output if name)
+        return static
+
+    def _open_batch(self) -> bool:
+        dims = [list(v.type.tensor_type.shape.dim) for v in self.graph.input if v.name not in self.tensors]
+        return any(d and not d[0].dim_value for d in dims)
+
+    def _observe(self, batch: int) -> tuple[dict[str, Shape], dict[str, Array]]:
+        """The shape of every value and the static values, for `batch` samples."""
+        skeleton = self._skeleton()
+        inner = [
+            name
+            for node in self.graph.node
+            if not any(mark in node.op_type for mark in _NO_TENSOR)
+            for name in node.output
+            if name
+        ]
+        graph = skeleton.graph
+        nodes = list(graph.node)
+        for number, name in enumerate(inner):
+            if name not in self.static_names:
+                nodes.append(helper.make_node("Shape", [name], [f"shape of {number}"]))
+        onnxgraph.replace_nodes(graph, nodes)
+        asked = [
+            name if name in self.static_names else f"shape of {number}" for number, name in enumerate(inner)
+        ]
+        del graph.output[:]
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
+        session = onnxrt.session(skeleton)
+        feeds = onnxrt.zeros(session, batch)
+        results = onnxrt.answers(session, asked, feeds)
+        shapes = {name: value.shape for name, value in feeds.items()}
+        shapes |= {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
+        values: dict[str, Array] = {}
+        for name, result in zip(inner, results, strict=True):
+            if name in self.static_names:
+                values[name] = result
+                shapes[name] = result.shape
+            else:
+                shapes[name] = tuple(int(size) for size in result)
+        return shapes, values
+
+    def _skeleton(self) -> onnx.ModelProto:
+        """The model with its large initializers as inputs, so that they cost no memory."""
+        skeleton = onnx.ModelProto(ir_version=max(self.model.ir_version, 4))
+        skeleton.opset_import.extend(self.model.opset_import)
+        skeleton.functions.extend(self.model.functions)
+        graph = skeleton.graph
+        graph.name = self.graph.name
+        graph.node.extend(self.graph.node)
+        graph.input.extend(value for value in self.graph.input if value.name not in self.tensors)
+        for name, tensor in self.tensors.items():
+            if prod(tensor.dims) <= _LARGE or tensor.data_type not in _FEEDABLE:
+                graph.initializer.append(tensor)
+            else:
+                graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+        return skeleton
+
+
+_FEEDABLE = (
+    TensorProto.FLOAT,
+    TensorProto.DOUBLE,
+    TensorProto.FLOAT16,
+    TensorProto.INT64,
+    TensorProto.INT32,
+)

@@ -1,0 +1,346 @@
+"""Rules of the operators that move positions: joins and parts of axes, transpositions, reshapes."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from secateur.pipeline.onnxgraph import label, set_attribute
+from secateur.pipeline.prune.channels.follow import Call, Operand
+from secateur.pipeline.prune.channels.ledger import Floats, Indices, Repairs, Spread, Value
+from secateur.pipeline.prune.channels.network import Array
+
+
+def _inside(call: Call, axis: int) -> Value:
+    return tuple(spread for spread in call.value(0) if axis not in spread.axes)
+
+
+def transpose(call: Call) -> list[Value]:
+    rank = len(call.shape(0))
+    perm = list(call.attribute("perm", range(rank)[::-1]))
+    return [tuple(spread.moved(tuple(perm.index(axis) for axis in spread.axes)) for spread in call.value(0))]
+
+
+def concat(call: Call) -> list[Value]:
+    """Ids one after the other along the axis; on other axes the parts are united."""
+    shape = call.result
+    axis = int(call.attribute("axis")) % len(shape)
+    parts = [call.operand(index, len(shape)) for index in range(len(call.node.input))]
+    along = [call.at(part.spreads, axis) for part in parts]
+    others = [
+        Operand(
+            (*part.shape[:axis], 1, *part.shape[axis + 1 :]),
+            tuple(spread for spread in part.spreads if axis not in spread.axes),
+        )
+        for part in parts
+    ]
+    flat = (*shape[:axis], 1, *shape[axis + 1 :])
+    value = call.join(others, flat, lambda *each: np.where(_equal(each), each[0], np.nan))
+    if all(spread is None for spread in along):
+        return [value]
+    for i, (spread, part) in enumerate(zip(along, parts, strict=True)):
+        if spread is None:
+            size = part.shape[axis]
+            fixed = np.full(size, part.uniform)
+            along[i] = beside = Spread((axis,), call.ledger.fresh(size), fixed, fixed)
+            call.pin(beside, "stands beside channels in")
+    pieces = [spread for spread in along if spread is not None]
+    joined = Spread(
+        (axis,),
+        np.concatenate([piece.ids for piece in pieces]),
+        np.concatenate([piece.now for piece in pieces]),
+        np.concatenate([piece.masked for piece in pieces]),
+    )
+    return [(joined, *value)]
+
+
+def _equal(each: tuple[Floats, ...]) -> NDArray[np.bool_]:
+    return np.asarray(np.logical_and.reduce([each[0] == other for other in each]))
+
+
+def split(call: Call) -> list[Value]:
+    """Sizes given (by attribute or input) or equal: they are written out when positions go."""
+    axis = int(call.attribute("axis", 0)) % len(call.shape(0))
+    names = list(call.node.output)
+    sizes = [call.network.shapes[name][axis] for name in names]
+    spread = next((s for s in call.value(0) if axis in s.axes), None)
+    rest = _inside(call, axis)
+    if spread is None:
+        return [rest for _ in names]
+    starts = np.cumsum([0, *sizes])
+    parts = [spread.taken(np.arange(start, end), axis) for start, end in pairwise(starts)]
+
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        left = [int(edit.along(part, axis).sum()) for part in parts]
+        if left == sizes:
+            return
+        if call.network.opset < 13:
+            set_attribute(node, "split", left)
+        else:
+            edit.drop_attribute(node, "num_outputs")
+            edit.write(node, 1, np.array(left, np.int64))
+
+    call.ledger.fix(call.place, fix)
+    return [(part, *rest) for part in parts]
+
+
+def slice_(call: Call) -> list[Value]:
+    """A range of positions, in steps of one along live axes."""
+    rank = len(call.shape(0))
+    old = call.network.opset < 10
+    given = [
+        call.attribute(name, None) if old else call.array(index)
+        for index, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, "steps"))
+    ]
+    starts, ends, axes, steps = (None if v is None else [int(i) for i in v] for v in given)
+    if any(v is None and call.given(index) for index, v in enumerate((starts, ends, axes, steps), 1)):
+        return call.refuse("computed positions of")
+    if starts is None or ends is None:
+        return call.refuse("positions are missing in")
+    axes = [axis % rank for axis in (axes or range(len(starts)))]
+    steps = steps or [1] * len(starts)
+    value = call.value(0)
+    bounds: dict[int, tuple[int, int, Spread]] = {}
+    for entry, (axis, start, end, step) in enumerate(zip(axes, starts, ends, steps, strict=True)):
+        positions = np.arange(call.shape(0)[axis])[slice(start, _end(end, step), step)]
+        if len(positions) == call.shape(0)[axis]:
+            continue
+        spread = next((s for s in value if axis in s.axes), None)
+        if spread is None:
+            continue
+        if step != 1 or not len(positions):
+            spread_after = call.forbid(spread, axis, "positions are picked in steps by")
+            part = spread_after if axis not in spread_after.axes else spread_after.taken(positions, axis)
+        else:
+            bounds[entry] = (int(positions[0]), int(positions[-1]) + 1, spread)
+            part = spread.taken(positions, axis)
+        value = tuple(part if s is spread else s for s in value)
+
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        first, last = list(starts), list(ends)
+        for entry, (start, end, spread) in bounds.items():
+            kept = np.concatenate([[0], np.cumsum(edit.along(spread, axes[entry]))])
+            first[entry], last[entry] = int(kept[start]), int(kept[end])
+        for index, name, entries, before in ((1, "starts", first, starts), (2, "ends", last, ends)):
+            if entries != before and old:
+                set_attribute(node, name, entries)
+            elif entries != before:
+                edit.write(node, index, np.array(entries, np.int64))
+
+    if bounds:
+        call.ledger.fix(call.place, fix)
+    return [value]
+
+
+def _end(end: int, step: int) -> int | None:
+    """An end far below zero with a negative step means: through the first."""
+    return None if step < 0 and end < -(2**30) else end
+
+
+def gather(call: Call) -> list[Value]:
+    """Constant positions along an axis; a table's rows picked by computed indices."""
+    shape, constant = call.shape(0), call.array(0) is not None
+    axis = int(call.attribute("axis", 0)) % len(shape)
+    value = call.produce(0) if constant else call.value(0)
+    call.pin(call.value(1), "used as positions by")
+    rank = len(call.shape(1))
+    spread = next((s for s in value if axis in s.axes), None)
+    indices = call.array(1)
+    if spread is not None and (indices is None or indices.ndim != 1):
+        if indices is not None and len(spread.axes) > 1:
+            spread_after = call.drop(spread, axis)
+            value = tuple(spread_after if s is spread else s for s in value)
+        elif indices is not None and indices.size == 1:
+            _scalar(call, spread, int(indices.reshape(())) % shape[axis], indices)
+            value = tuple(s for s in value if s is not spread)
+        else:
+            value = call.without(value, [axis], "picked from by")
+            value = tuple(s for s in value if axis not in s.axes)
+        spread = None
+    if spread is not None and indices is not None:
+        positions = np.asarray(indices, np.intp) % shape[axis]
+        part = spread.taken(positions, axis)
+
+        def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+            kept = edit.along(spread, axis)
+            if not kept.all():
+                rank_of = np.cumsum(kept) - 1
+                edit.write(node, 1, rank_of[positions[kept[positions]]].astype(np.int64))
+
+        call.ledger.fix(call.place, fix)
+        value = tuple(part if s is spread else s for s in value)
+    moved = (
+        s.moved(tuple(a + rank - 1 if a > axis or (a == axis and rank == 0) else a for a in s.axes))
+        for s in value
+    )
+    return [tuple(moved)]
+
+
+def _scalar(call: Call, spread: Spread, position: int, indices: Array) -> None:
+    """A single position is picked: it stays, and its number is corrected."""
+    call.ledger.pin(spread.ids[[position]], f"picked by {label(call.node)}")
+
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        number = int(edit.keep(spread.ids)[:position].sum())
+        if number != position:
+            edit.write(node, 1, np.full(indices.shape, number, np.int64))
+
+    call.ledger.fix(call.place, fix)
+
+
+def pad(call: Call) -> list[Value]:
+    """New positions along a live axis are channels that hold the padding's constant; they can go, too."""
+    rank = len(call.shape(0))
+    old = call.network.opset < 11
+    amounts = call.attribute("pads", None) if old else call.array(1)
+    if amounts is None:
+        return call.refuse("computed padding of")
+    amounts = [int(amount) for amount in amounts]
+    axes = list(range(rank))
+    if call.given(3):
+        chosen = call.array(3)
+        if chosen is None:
+            return call.refuse("computed axes of")
+        axes = [int(axis) % rank for axis in chosen]
+    fill = float(call.attribute("value", 0.0)) if old else 0.0
+    if not old and call.given(2):
+        given = call.array(2)
+        fill = np.nan if given is None else float(given.reshape(()))
+    mode = call.attribute("mode", "constant")
+    value = call.value(0)
+    half = len(amounts) // 2
+    added: list[tuple[int, Indices]] = []
+    for entry, axis in enumerate(axes):
+        before, after = amounts[entry], amounts[entry + half]
+        if not before and not after:
+            continue
+        spread = next((s for s in value if axis in s.axes), None)
+        if spread is None or mode != "constant" or min(before, after) < 0 or len(spread.axes) > 1:
+            value = call.without(value, [axis], "padded by")
+        if mode == "constant":  # the border differs from a constant inside, unless it is the same
+            value = tuple(
+                s if axis in s.axes else s.mapped(lambda x: np.where(x == fill, x, np.nan)) for s in value
+            )
+        if spread is not None and axis in spread.axes and len(spread.axes) == 1:
+            current = next(s for s in value if axis in s.axes)
+            if mode != "constant" or min(before, after) < 0:
+                value = tuple(s for s in value if s is not current)
+                continue
+            ends = [call.ledger.fresh(before), call.ledger.fresh(after)]
+            added += [(entry, ends[0]), (entry + half, ends[1])]
+            ids = np.concatenate([ends[0], current.ids, ends[1]])
+            edges = [np.full(before, fill), np.full(after, fill)]
+            wider = Spread(
+                (axis,),
+                ids,
+                np.concatenate([edges[0], current.now, edges[1]]),
+                np.concatenate([edges[0], current.masked, edges[1]]),
+            )
+            value = tuple(wider if s is current else s for s in value)
+
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        left = list(amounts)
+        for entry, ids in added:
+            left[entry] = int(edit.keep(ids).sum())
+        if left != amounts and old:
+            set_attribute(node, "pads", left)
+        elif left != amounts:
+            edit.write(node, 1, np.array(left, np.int64))
+
+    if added:
+        call.ledger.fix(call.place, fix)
+    return [value]
+
+
+# --- reshapes ------------------------------------------------------------------------------------------------
+
+
+def reshaped(call: Call) -> list[Value]:
+    """Flatten, Squeeze, Unsqueeze: they follow by themselves."""
+    return [_through(call, call.value(0), call.shape(0), call.result)]
+
+
+def reshape(call: Call) -> list[Value]:
+    """As `reshaped`; the target is written anew where a size in it changes."""
+    value = _through(call, call.value(0), call.shape(0), call.result)
+    result, varies = call.result, call.network.varying[call.node.output[0]]
+    name = call.node.input[1] if call.given(1) else ""
+    target = call.array(1)
+    computed = name in call.network.static
+    if value and target is None and sum(varies) > 1:
+        call.pin(value, "the target has several dimensions that depend on the batch in")
+
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        sizes = edit.sizes(result, value)
+        if sizes == result and not (computed and edit.changed(name)):
+            return
+        entries = [-1 if varies[axis] else size for axis, size in enumerate(sizes)]
+        if target is not None and not computed:
+            zero = not call.attribute("allowzero", 0)
+            copied = edit.sizes(call.shape(0), call.value(0))
+            for axis, entry in enumerate(int(entry) for entry in target):
+                if entry == -1 or (entry == 0 and zero and copied[axis] == sizes[axis]):
+                    entries[axis] = entry
+                elif varies[axis]:
+                    entries[axis] = 0
+        edit.write(node, 1, np.array(entries, np.int64))
+
+    if name:
+        call.ledger.fix(call.place, fix)
+    return [value]
+
+
+def _through(call: Call, value: Value, before: tuple[int, ...], after: tuple[int, ...]) -> Value:
+    """Follow the position of every element from the shape `before` to `after`."""
+    segments = _segments(before, after)
+    results: list[Spread] = []
+    for spread in value:
+        touched = [s for s in segments if set(s[0]) & set(spread.axes)]
+        old = range(touched[0][0].start, touched[-1][0].stop)
+        new = range(touched[0][1].start, touched[-1][1].stop)
+        at = [before[a] if a in spread.axes else 1 for a in old]
+        wide, target = [before[a] for a in old], [after[a] for a in new]
+        if not target:
+            call.pin(spread, "squeezed by")
+            continue
+        moved = _laid(spread, tuple(new), at, wide, target)
+        same = [a for i, a in enumerate(new) if (moved.ids == moved.ids.take([0], i)).all()]
+        if len(same) == len(target):  # all positions are one channel's: leave it on the longest axis
+            same.remove(max(same, key=after.__getitem__))
+        for axis in same:
+            moved = moved.dropped(axis)
+        if any(set(moved.axes) & set(other.axes) for other in results):
+            call.pin(moved, "merged with another axis of channels by")
+            for other in results:
+                if set(moved.axes) & set(other.axes):
+                    call.pin(other, "merged with another axis of channels by")
+            continue
+        if len(moved.axes) > 1:
+            call.ledger.grids.append(moved.ids)
+        results.append(moved)
+    return tuple(results)
+
+
+def _laid(spread: Spread, axes: tuple[int, ...], at: list[int], wide: list[int], target: list[int]) -> Spread:
+    """The spread's arrays over whole segments of axes (`at`: its shape there, `wide`: theirs), reshaped to `target`."""
+    return spread.arranged(axes, lambda array: np.broadcast_to(array.reshape(at), wide).reshape(target))
+
+
+def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[range, range]]:
+    """The shortest runs of axes with the same number of elements on both sides."""
+    segments = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        first, second = i, j
+        i, j = min(i + 1, len(before)), min(j + 1, len(after))
+        while prod(before[first:i]) != prod(after[second:j]):
+            if (prod(before[first:i]) < prod(after[second:j]) and i < len(before)) or j == len(after):
+                i += 1
+            else:
+                j += 1
+        segments.append((range(first, i), range(second, j)))
+    return segments

@@ -1,0 +1,72 @@
+"""Channel groups: a model without some units is the model with those units masked."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from factories import cnn, mlp
+from secateur.formats import onnx_model
+from secateur.formats.errors import InputError
+from secateur.formats.onnx_model import initializers
+from secateur.pipeline import onnxrt
+from secateur.pipeline.prune.channels import Channels, analyse
+
+
+def masked(proto: onnx.ModelProto, found: Channels, dropped: dict[str, np.ndarray]) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    arrays = initializers(proto)
+    for name, keep in found.masks(dropped).items():
+        onnx_model.set_initializer(copy, name, np.where(keep, arrays[name], arrays[name].dtype.type(0)))
+    return copy
+
+
+def check(
+    proto: onnx.ModelProto, *, seed: int = 0, share: float = 0.5, view: str = "channels"
+) -> tuple[Channels, onnx.ModelProto]:
+    """Drop a random share of units; the removed model must be the masked one. Both are returned."""
+    found = analyse(proto, view=view)
+    random = np.random.default_rng(seed)
+    dropped = found.protect({group.name: random.random(group.size) < share for group in found.groups})
+    small = found.remove(dropped)
+    onnx.checker.check_model(small, full_check=True)
+    assert small.graph.output == proto.graph.output
+    assert [value.name for value in small.graph.input] == [value.name for value in proto.graph.input]
+    x = onnxrt.sample_inputs(onnxrt.count_inputs(proto), seed=seed, samples=6)
+    expected = onnxrt.run(masked(proto, found, dropped), x)
+    assert onnxrt.difference(expected, onnxrt.run(small, x)) < 2e-5
+    return found, small
+
+
+def test_groups_of_a_cnn():
+    found, _ = check(cnn(channels=6))
+    first, second = found.groups
+    assert (first.name, first.size, first.layers, first.kind) == ("conv0", 6, ("conv0.weight",), "channel")
+    roles = {member.tensor: (member.axis, member.role) for member in first.members}
+    assert roles == {
+        "conv0.weight": (0, "weight"),
+        "conv0.bias": (0, "parameter"),
+        "bn0.scale": (0, "parameter"),
+        "bn0.bias": (0, "parameter"),
+        "bn0.mean": (0, "fixed"),
+        "bn0.var": (0, "fixed"),
+        "conv1.weight": (1, "reader"),
+    }
+    columns = next(member for member in second.members if member.tensor == "fc.weight")
+    assert np.array_equal(columns.units, np.repeat(np.arange(12), 4))
+    assert columns.positions(1).tolist() == [4, 5, 6, 7]
+    assert found.pinned == (("fc", "they are network outputs"),)
+
+
+def test_units_are_given_by_group_and_none_may_be_emptied():
+    found = analyse(mlp([3, 4, 5, 2]))
+    everything = {"gemm0": np.ones(4, bool)}
+    with pytest.raises(InputError, match="left without channels"):
+        found.masks(everything)
+    kept = found.protect(everything, {"gemm0": np.array([1.0, 7.0, 2.0, 7.0])})
+    assert kept["gemm0"].tolist() == [True, True, True, False]
+    with pytest.raises(InputError, match="no group of channels 'gemm2': expected one of gemm0, gemm1"):
+        found.remove({"gemm2": np.ones(2, bool)})
+    with pytest.raises(InputError, match="has 4 units"):
+        found.remove({"gemm0": np.ones(3, bool)})
