@@ -29,23 +29,46 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Network:
-    """One network of a query: its name and the shapes of its (flattened) input and output.
+class Variable:
+    """A declared tensor: its name, shape, type as VNN-LIB 2.0 names it, and the ONNX value it stands for, if named."""
 
-    VNN-LIB 1.0 declares only counts; there a shape is `(count,)`.
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "real"
+    onnx_name: str = ""
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a query, its inputs and outputs in order; hidden values count as outputs, after the others.
+
+    VNN-LIB 1.0 declares only counts: see `flat`. `equal_to` names an earlier network of which this one is a second
+    application, `isomorphic_to` one that has the same graph with other weights.
     """
 
     name: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_variables: tuple[Variable, ...]
+    output_variables: tuple[Variable, ...]
+    hidden: tuple[Variable, ...] = ()
+    equal_to: str = ""
+    isomorphic_to: str = ""
+
+    @staticmethod
+    def flat(inputs: int, outputs: int, name: str = "f") -> Network:
+        """The network of a VNN-LIB 1.0 property."""
+        return Network(name, (Variable("X", (inputs,)),), (Variable("Y", (outputs,)),))
 
     @property
     def inputs(self) -> int:
-        return prod(self.input_shape)
+        return sum(variable.size for variable in self.input_variables)
 
     @property
     def outputs(self) -> int:
-        return prod(self.output_shape)
+        return sum(variable.size for variable in (*self.output_variables, *self.hidden))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from fractions import Fraction
 
-from secateur.formats import streams
+from secateur.formats import streams, vnnlib2
 from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.query import And, Atom, Formula, Network, Or, Query
 from secateur.formats.vnnlib_normalise import regions
@@ -39,8 +39,10 @@ def read(source: str, *, inputs: int | None = None, outputs: int | None = None) 
 
 def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
     """As `read`, of text in memory; `name` is what messages call it."""
+    if vnnlib2.is_version_2(text):
+        return vnnlib2.parse(text, name, sha256=sha256)
     parsed = parse_formula(text, name)
-    network = Network("f", (parsed.inputs,), (parsed.outputs,))
+    network = Network.flat(parsed.inputs, parsed.outputs)
     return Query(
         (network,),
         parsed.bounds,
