@@ -158,6 +158,10 @@ class Bounds:
         return True
 
 
+NO_BOUNDS = Bounds(np.empty(0, np.int64), np.empty(0, np.bool_), ())
+"""For queries whose bounds are among their other formulas."""
+
+
 @dataclass(frozen=True)
 class Clause:
     """A conjunction of m linear atoms: `inputs @ x + outputs @ y + constant <= 0`, row by row.

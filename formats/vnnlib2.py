@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from secateur.formats.errors import InputError, SecateurError, UnsupportedError
-from secateur.formats.query import And, Atom, Formula, Network, Or, Query, Variable
+from secateur.formats.query import NO_BOUNDS, And, Atom, Formula, Network, Or, Query, Variable
 from secateur.formats.vnnlib_joint import joint_regions
 
 Terms = dict[int, Fraction]
@@ -63,7 +63,8 @@ def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
     inputs, outputs = (sum(getattr(n, side) for n in networks) for side in ("inputs", "outputs"))
     return Query(
         networks,
-        formula,
+        NO_BOUNDS,
+        formula.parts,
         joint_regions(formula, inputs, outputs, name),
         sha256 or hashlib.sha256(text.encode()).hexdigest(),
         name,

@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.formats.query import And, Atom, Clause, Formula, Or, Region
+from secateur.formats.query import NO_BOUNDS, And, Atom, Clause, Formula, Or, Region
 from secateur.formats.vnnlib_normalise import regions
 
 Places = NDArray[np.intp]
@@ -79,9 +79,9 @@ def joint_regions(formula: Formula, inputs: int, outputs: int, name: str) -> tup
     places = equal_inputs(formula, inputs)
     count = int(places.max(initial=-1)) + 1
     if count == inputs:
-        return regions(formula, inputs, outputs, name)
+        return regions(NO_BOUNDS, [formula], inputs, outputs, name)
     first = np.array([int(np.flatnonzero(places == k)[0]) for k in range(count)], np.intp)
-    found = regions(renamed(formula, places), count, outputs, name)
+    found = regions(NO_BOUNDS, [renamed(formula, places)], count, outputs, name)
     return tuple(_spread(region, places, first) for region in found)
 
 

@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
-from secateur.formats.query import Network, Query, Variable
+from secateur.formats.query import NO_BOUNDS, Network, Query, Variable
 from secateur.formats.vnnlib_joint import equal_inputs, renamed
 from secateur.formats.vnnlib_normalise import regions
 from secateur.pipeline import onnxrt
@@ -100,12 +100,12 @@ def compile(query: Query, models: Sequence[Model]) -> Product:
     )
     _compare(query, models, model, places)
     formula = renamed(query.formula, places)
-    network = Network.flat(count, query.outputs)
     flat = replace(
         query,
-        networks=(network,),
-        formula=formula,
-        regions=regions(formula, count, query.outputs, query.name),
+        networks=(Network.flat(count, query.outputs),),
+        bounds=NO_BOUNDS,
+        others=(formula,),
+        regions=regions(NO_BOUNDS, [formula], count, query.outputs, query.name),
     )
     return Product(model, flat, places)
 

@@ -191,7 +191,11 @@ def test_read_finds_the_compressed_file(tmp_path: Path) -> None:
             r"upper bound of X_1 lies beyond float64",
         ),
         ("(declare-const X_0 Int)", UnsupportedError, r"p:1: X_0 has type Int: expected Real"),
-        ("(declare-const X_0 Real)(vnnlib-version <2.0>)", UnsupportedError, r"p:1: 'vnnlib-version' is VNN-LIB 2.0"),
+        (
+            "(declare-const X_0 Real)(vnnlib-version <2.0>)",
+            UnsupportedError,
+            r"p:1: 'vnnlib-version' is VNN-LIB 2.0",
+        ),
         (HEAD + "(assert (not (<= X_0 1)))", UnsupportedError, r"p:5: 'not' is not supported"),
         (HEAD + "(assert (<= (* X_0 X_1) 1))", UnsupportedError, r"p:5: a product of two variables"),
         (HEAD + "(assert (<= (/ 1 X_1) 1))", UnsupportedError, r"p:5: division by a variable"),
