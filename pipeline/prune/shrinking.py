@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto
 
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import Model
-from secateur.pipeline import onnxgraph, onnxrt
+from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import constants, dead, inputs
-from secateur.pipeline.onnxgraph import attribute
-from secateur.pipeline.prune import flow, layers
-from secateur.pipeline.prune.flow import Flow, Network, Reader
+from secateur.pipeline.prune import layers
+from secateur.pipeline.prune.channels import folding
+from secateur.pipeline.prune.channels.edit import Edit
+from secateur.pipeline.prune.channels.follow import Flow, follow
+from secateur.pipeline.prune.channels.groups import gather
+from secateur.pipeline.prune.channels.network import Network
+from secateur.pipeline.prune.channels.rules import RULES
 
-Keep = NDArray[np.bool_]
 TOLERANCE = 1e-4
 
 
@@ -68,10 +71,12 @@ class Shrunk:
 def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shrunk:
     """Remove the channels that the rest of the network can do without.
 
-    A channel goes when nobody reads it (all its weights in the layers that read it are zero), when it is exactly
-    zero after bias, normalisation and activation, or when it is another constant that can be added to the
-    bias of every layer that reads it (Gemm, MatMul followed by a bias, unpadded Conv). Constants are folded
-    in float64 and rounded once. This repeats until nothing changes; each layer keeps at least one channel.
+    Channels that must go together (see `channels`) go when nobody reads them (all their weights in the layers that read
+    them are zero), when they are exactly zero where they are read, or when they are another constant that can
+    be added to the bias of every layer that reads it (Gemm, MatMul followed by a bias, unpadded Conv). An Add, Sub
+    or Mul of a computed constant takes the constant alone, and disappears where that is zero, so that branches without
+    effect go as a whole. Constants are folded in float64 and rounded once. This repeats until nothing changes; every
+    axis keeps at least one channel.
 
     Initializers that are also inputs and constant sub-graphs are cleaned first, since they hide parameters.
     Names of what stays, opset, metadata and a dynamic batch are kept.
@@ -82,168 +87,56 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
     """
     layers.find(model.proto, model.name)
     proto = model.proto
-    for clean in (inputs, constants):
+    for clean in (inputs, constants, dead):
         if clean.check(proto) is None:
             proto = clean.rewrite(proto)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    network = Network.of(copy)
-    found = layers.find(copy, model.name)
-    sizes = [network.arrays[layer.weight].shape[layer.channel_axis] for layer in found]
-    changed = True
-    while changed:  # constants travel forward, unread channels backward
-        changed = sum(_shrink_layer(network, layer) for layer in [*found, *reversed(found)]) > 0
+    before, sizes = parameters(proto), _widths(proto)
+    found = layers.find(proto, model.name)
+    while True:  # constants travel forward, unread channels backward
+        flow = follow(Network(proto), RULES, "channels")
+        smaller = _step(flow)
+        if smaller is None:
+            break
+        proto = smaller
+    left = _widths(proto)
+    pinned = dict(gather(flow, layers.find(proto, model.name)).pinned)
     reports = tuple(
         LayerReport(
-            layer.name,
-            layer.weight,
-            before,
-            network.arrays[layer.weight].shape[layer.channel_axis],
-            flow.follow(network, layer).pinned,
+            layer.name, layer.weight, sizes[layer.weight], left.get(layer.weight, 0), pinned.get(layer.name)
         )
-        for layer, before in zip(found, sizes, strict=True)
+        for layer in found
     )
-    if any(report.after < report.before for report in reports):
-        _store(network)
-        copy = dead.rewrite(copy)
-        del copy.graph.value_info[:]
-    difference = onnxrt.compare(model, copy, seed=seed, tolerance=tolerance)
-    onnx_model.add_provenance(copy, "shrink", {"seed": seed}, model.sha256)
-    return Shrunk(copy, reports, parameters(proto), parameters(copy), difference)
+    small = onnx.ModelProto()
+    if proto is model.proto:
+        small.CopyFrom(proto)
+    else:
+        small = proto
+    difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance)
+    onnx_model.add_provenance(small, "shrink", {"seed": seed}, model.sha256)
+    return Shrunk(small, reports, before, parameters(small), difference)
+
+
+def _step(flow: Flow) -> onnx.ModelProto | None:
+    """The model without what is constant or unread, or None."""
+    alive = np.ones(int(flow.classes.max(initial=-1)) + 1, bool)
+    edit = Edit(flow, alive)
+    if folding.drop_constant_branches(flow, edit):
+        return edit.run()
+    alive = folding.needed(flow)
+    if alive.all():
+        return None
+    edit = Edit(flow, alive)
+    folding.fold(flow, alive, edit)
+    return edit.run()
+
+
+def _widths(model: onnx.ModelProto) -> dict[str, int]:
+    """Output channels of each layer (of one group, for a grouped ConvTranspose), by weight."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    return {layer.weight: tensors[layer.weight].dims[layer.channel_axis] for layer in layers.find(model)}
 
 
 def parameters(model: onnx.ModelProto) -> int:
     """Elements of all floating-point initializers."""
-    arrays = onnx_model.initializers(model).values()
-    return sum(array.size for array in arrays if np.issubdtype(array.dtype, np.floating))
-
-
-def _shrink_layer(network: Network, layer: layers.Layer) -> bool:
-    """Remove what can be removed of one layer's channels; whether anything was."""
-    path = flow.follow(network, layer)
-    if path.pinned or not path.readers:
-        return False
-    unread = np.ones(path.size, bool)
-    constant = np.ones(path.size, bool)
-    for reader in path.readers:
-        columns = np.moveaxis(network.arrays[reader.slot.tensor], reader.slot.axis, 0)
-        read = columns.reshape(len(columns), -1).any(axis=1)
-        absorbable = reader.values == 0
-        if _bias_of(network, reader.node) is not None:
-            absorbable |= np.isfinite(reader.values)
-        unread[reader.slot.channels[read]] = False
-        constant[reader.slot.channels[~absorbable & read]] = False
-    keep = ~(unread | constant)
-    if not keep.any():
-        keep[0] = True
-    if keep.all():
-        return False
-    for reader in path.readers:
-        _fold(network, reader, keep)
-    _remove(network, path, keep)
-    return True
-
-
-def _remove(network: Network, path: Flow, keep: Keep) -> None:
-    for slot in [*path.slots, *(reader.slot for reader in path.readers)]:
-        array = network.arrays[slot.tensor]
-        network.arrays[slot.tensor] = np.compress(keep[slot.channels], array, axis=slot.axis)
-    for node, spread in path.reshapes:
-        _resize(network, node, spread.axis, int(keep[spread.channels].sum()))
-    for value, spread in path.spreads.items():
-        shape = list(network.shapes[value])
-        shape[spread.axis] = int(keep[spread.channels].sum())
-        network.shapes[value] = tuple(shape)
-
-
-def _resize(network: Network, node: onnx.NodeProto, axis: int, size: int) -> None:
-    """Make a Reshape give `size` positions along `axis`; entries 0 and −1 follow by themselves."""
-    name = node.input[1]
-    target = network.arrays.get(name)
-    if target is None:  # computed (x.view(x.size(0), -1)): `flow` has made sure that it flattens
-        del node.input[1:]
-        del node.attribute[:]
-        node.op_type = "Flatten"
-        return
-    if target[axis] <= 0:
-        return
-    target = target.copy()
-    target[axis] = size
-    if network.uses[name] > 1:
-        network.uses[name] -= 1
-        name = onnxgraph.unused_name(network.graph, f"{name}_shrunk")
-        node.input[1] = name
-        network.uses[name] = 1
-        network.graph.initializer.append(numpy_helper.from_array(target, name))
-    network.arrays[name] = target
-
-
-# --- folding constants ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Bias:
-    """Where a layer's bias is: the node and input that hold it, and the factor it is multiplied by."""
-
-    node: onnx.NodeProto
-    index: int
-    factor: float = 1.0
-
-
-def _bias_of(network: Network, node: onnx.NodeProto) -> _Bias | None:
-    """The bias that can take up a constant input of `node`, or None: a padded Conv sees zeros at the border."""
-    if node.op_type == "Gemm":
-        bias = _Bias(node, 2, float(attribute(node, "beta", 1.0)))
-    elif node.op_type == "Conv":
-        padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", "NOTSET").startswith("SAME")
-        if padded:
-            return None
-        bias = _Bias(node, 2)
-    elif node.op_type == "MatMul":
-        following = network.readers.get(node.output[0], [])
-        if len(following) != 1 or network.uses[node.output[0]] != 1 or following[0][0].op_type != "Add":
-            return None
-        bias = _Bias(following[0][0], 1 - following[0][1])
-    else:
-        return None
-    name = bias.node.input[bias.index] if bias.index < len(bias.node.input) else ""
-    private = network.arrays.get(name) is not None and network.uses[name] == 1
-    if name and not private:
-        return None
-    return bias if bias.factor else None
-
-
-def _fold(network: Network, reader: Reader, keep: Keep) -> None:
-    """Add what the removed channels' constants contribute to the reader's bias."""
-    gone = ~keep[reader.slot.channels]
-    values = np.where(gone & np.isfinite(reader.values), reader.values, 0.0)
-    bias = _bias_of(network, reader.node)
-    if bias is None or not values.any():
-        return
-    weight = network.arrays[reader.slot.tensor]
-    columns = np.moveaxis(weight.astype(np.float64), reader.slot.axis, 0)
-    change = np.tensordot(values, columns, axes=1)  # [outputs], or [outputs, *kernel]
-    change = change.reshape(len(change), -1).sum(axis=1)
-    if reader.node.op_type == "Gemm":
-        change *= float(attribute(reader.node, "alpha", 1.0))
-    change /= bias.factor
-    node = bias.node
-    if bias.index >= len(node.input) or not node.input[bias.index]:
-        name = onnxgraph.unused_name(network.graph, f"{node.name or node.output[0]}.bias")
-        while len(node.input) <= bias.index:
-            node.input.append("")
-        node.input[bias.index] = name
-        network.uses[name] = 1
-        network.graph.initializer.append(numpy_helper.from_array(np.zeros(0, weight.dtype), name))
-        network.arrays[name] = change.astype(weight.dtype)
-        return
-    name = node.input[bias.index]
-    old = network.arrays[name]
-    network.arrays[name] = (old.astype(np.float64) + change).astype(old.dtype)
-
-
-def _store(network: Network) -> None:
-    for tensor in network.graph.initializer:
-        array = network.arrays[tensor.name]
-        if tuple(tensor.dims) != array.shape or not np.array_equal(numpy_helper.to_array(tensor), array):
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return sum(prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floats)

@@ -56,14 +56,15 @@ class Edit:
         taint = self._flow.taints.get(name)
         return taint is not None and not all(self._alive[ids].all() for ids in taint.ids)
 
-    def write(self, node: onnx.NodeProto, index: int, array: Array) -> None:
-        """Give the node a constant input: in place where nobody else reads the initializer, else a new one."""
+    def write(self, node: onnx.NodeProto, index: int, array: Array, wish: str | None = None) -> None:
+        """Give the node a constant input: in place where nobody else reads the initializer, else a new one (called
+        `wish`, where that is free)."""
         name = node.input[index] if index < len(node.input) else ""
         tensor = self._flow.network.tensors.get(name)
         if tensor is None or self._uses[name] > 1 or name in self._flow.network.inputs:
             if name:
                 self._uses[name] -= 1
-            name = self.unused(f"{name or node.name or node.output[0]}_shrunk")
+            name = self.unused(wish or f"{name or node.name or node.output[0]}_shrunk")
             node.input.extend([""] * (index + 1 - len(node.input)))
             node.input[index] = name
         self._written[name] = np.ascontiguousarray(array)
@@ -106,13 +107,11 @@ class Edit:
         graph = self.model.graph
         for tensor in network.graph.initializer:
             kept = cuts.get(tensor.name, {})
-            if tensor.name in self._written:
-                array = self._written.pop(tensor.name)
-            elif all(keep.all() for keep in kept.values()):
+            array = self._written.pop(tensor.name, None)
+            if array is None and all(keep.all() for keep in kept.values()):
                 graph.initializer.add().CopyFrom(tensor)
                 continue
-            else:
-                array = _cut(numpy_helper.to_array(tensor), kept)
+            array = _cut(numpy_helper.to_array(tensor) if array is None else array, kept)
             graph.initializer.add().CopyFrom(numpy_helper.from_array(array, tensor.name))
         graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in self._written.items())
         order: list[onnx.NodeProto] = []

@@ -281,10 +281,10 @@ def follow(network: Network, rules: dict[str, Rule], view: View) -> Flow:
         for name, value in zip(node.output, results, strict=False):
             if name and value:
                 values[name] = value
+    _unite_shared(network, ledger)
     for name in network.outputs:
         for spread in values.get(name, ()):
             ledger.pin(spread.ids, "they are network outputs")
-    _unite_shared(network, ledger)
     classes = ledger.settle()
     pinned: dict[int, str] = {}
     for ids, reason in ledger.pins:

@@ -152,7 +152,11 @@ def analyse(model: onnx.ModelProto, *, view: View = "channels") -> Channels:
         UnsupportedError: quantised or sparse weights, or a model that onnxruntime does not run.
     """
     found = prunable.find(model)
-    flow = follow(Network(model), RULES, view)
+    return gather(follow(Network(model), RULES, view), found)
+
+
+def gather(flow: Flow, found: list[prunable.Layer]) -> Channels:
+    """The groups of the layers `found` in a graph that has been followed."""
     names = {layer.weight: layer.name for layer in reversed(found)}
     order = {layer.weight: number for number, layer in reversed(list(enumerate(found)))}
     first = _first_layers(flow, order)

@@ -86,6 +86,11 @@ class Network:
                 self.static[name] = Static(v, np.asarray(varies))
 
     @cached_property
+    def places(self) -> dict[str, int]:
+        """For each value that a node makes, the node's place in the graph."""
+        return {name: place for place, node in enumerate(self.graph.node) for name in node.output if name}
+
+    @cached_property
     def uses(self) -> Counter[str]:
         return onnxgraph.uses(self.graph)
 
@@ -115,7 +120,7 @@ class Network:
         if name in self.tensors:
             array: Array = numpy_helper.to_array(self.tensors[name])
         else:
-            array = self._viewed(self._makers[name])
+            array = self._viewed(self.graph.node[self.places[name]])
         if array.size <= _LARGE:
             self._arrays[name] = array
         return array
@@ -146,10 +151,6 @@ class Network:
         rest = iter(shape)
         added = {axis % rank for axis in axes}
         return tuple(1 if i in added else next(rest) for i in range(rank))
-
-    @cached_property
-    def _makers(self) -> dict[str, onnx.NodeProto]:
-        return onnxgraph.producers(self.graph)
 
     @cached_property
     def final_uses(self) -> Counter[str]:

@@ -197,11 +197,13 @@ def test_a_layer_keeps_one_channel():
     assert same_function(proto, small.proto)
 
 
-def test_residual_channels_are_left_alone_for_a_named_reason():
+def residual(width: int = 4) -> onnx.ModelProto:
+    """x w0 + (x w0) w1, read by w2."""
+    random = np.random.default_rng(0)
     constants = {
-        "w0": np.eye(4, dtype=np.float32),
-        "w1": np.eye(4, dtype=np.float32),
-        "w2": np.ones((4, 2), np.float32),
+        "w0": random.normal(size=(3, width)).astype(np.float32),
+        "w1": random.normal(size=(width, width)).astype(np.float32),
+        "w2": random.normal(size=(width, 2)).astype(np.float32),
     }
     nodes = [
         helper.make_node("MatMul", ["x", "w0"], ["a"], "first"),
@@ -209,12 +211,26 @@ def test_residual_channels_are_left_alone_for_a_named_reason():
         helper.make_node("Add", ["a", "b"], ["s"], "sum"),
         helper.make_node("MatMul", ["s", "w2"], ["y"], "last"),
     ]
-    proto = model(nodes, constants, ["N", 4], ["N", 2])
+    return model(nodes, constants, ["N", 3], ["N", 2])
+
+
+def test_residual_channels_go_when_all_that_add_up_are_zero():
+    proto = residual()
     zero(proto, "w0", (slice(None), 1))
+    assert [layer.after for layer in shrink(from_proto(proto)).layers] == [4, 4, 2]
     zero(proto, "w1", (slice(None), 1))
     small = shrink(from_proto(proto))
-    assert [layer.after for layer in small.layers] == [4, 4, 2]
-    assert small.layers[0].kept_because == small.layers[1].kept_because == "joins another branch at Add 'sum'"
+    assert [layer.after for layer in small.layers] == [3, 3, 2]
+    assert same_function(proto, small.proto)
+
+
+def test_a_branch_without_effect_goes_with_its_addition():
+    proto = residual()
+    zero(proto, "w1", slice(None))
+    small = shrink(from_proto(proto))
+    assert [node.op_type for node in small.proto.graph.node] == ["MatMul", "MatMul"]
+    assert [layer.after for layer in small.layers] == [4, 0, 2]
+    assert same_function(proto, small.proto)
 
 
 def test_shared_initializers_are_left_alone():
