@@ -1,4 +1,4 @@
-"""Where and with how many threads torch computes."""
+"""Where, with how many threads and how repeatably torch computes."""
 
 from __future__ import annotations
 
@@ -59,3 +59,24 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic(device: str, seed: int) -> Iterator[None]:
+    """Seeds torch's own chance (dropout) and asks for deterministic kernels, and puts both back afterwards.
+
+    Raises:
+        InputError: no such device on this machine.
+    """
+    cuda = device.startswith("cuda")
+    configure(device)
+    if cuda:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
+    before = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)

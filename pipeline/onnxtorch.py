@@ -10,7 +10,7 @@ import onnx
 from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.convert import batch, downward, opset
+from secateur.pipeline.convert import batch, constants, downward, opset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,7 +29,10 @@ def lowered(model: Model) -> Model:
     Raises:
         UnsupportedError: a node has no form in that opset.
     """
-    proto = model.proto if batch.check(model.proto) else batch.rewrite(model.proto)
+    proto = model.proto
+    for clean in (constants, batch):  # Reshape targets in Constant nodes would hide a fixed batch
+        if clean.check(proto) is None:
+            proto = clean.rewrite(proto)
     if opset.current(proto) > _OPSET:
         proto = opset.rewrite(proto, _OPSET)
     else:

@@ -101,6 +101,15 @@ class TrainableGraph:
         """BatchNormalization uses its running statistics from here on."""
         self._module.eval()
 
+    def double(self) -> None:
+        """Compute in float64 from here on; `parameters` are new tensors."""
+        self._module.double()
+        self._dtype = torch.float64
+        self.parameters = {
+            name: tensor.detach().double().requires_grad_() for name, tensor in self.parameters.items()
+        }
+        self.statistics = {name: tensor.double() for name, tensor in self.statistics.items()}
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs [N, ...] of inputs `x` [N, *input_shape]."""
         tensors = self.parameters | self.statistics

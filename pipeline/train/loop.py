@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -101,7 +99,10 @@ def train(
     """
     settings = settings or Settings()
     check_fit(model, data)
-    with compute.threads(1 if _is_small(model) else None), _deterministic(settings):
+    with (
+        compute.threads(1 if _is_small(model) else None),
+        compute.deterministic(settings.device, settings.seed),
+    ):
         graph = TrainableGraph(model, settings.device)
         keep = _masks(graph, mask, model)
         _hold(graph, keep)
@@ -277,20 +278,3 @@ def _hold(graph: TrainableGraph, keep: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, kept in keep.items():
             graph.parameters[name].masked_fill_(~kept, 0.0)
-
-
-@contextmanager
-def _deterministic(settings: Settings) -> Iterator[None]:
-    """Seeds torch's own chance (dropout) and asks for deterministic kernels, and puts both back afterwards."""
-    cuda = settings.device.startswith("cuda")
-    compute.configure(settings.device)
-    if cuda:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to be deterministic
-    before = torch.are_deterministic_algorithms_enabled()
-    with torch.random.fork_rng(devices=[settings.device] if cuda else []):
-        torch.manual_seed(settings.seed)
-        torch.use_deterministic_algorithms(True)
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before)

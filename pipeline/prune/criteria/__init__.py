@@ -16,7 +16,8 @@ import numpy as np
 
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError
-from secateur.pipeline.prune.criteria import filters, magnitude
+from secateur.pipeline import onnxrt
+from secateur.pipeline.prune.criteria import activations, filters, gradients, hydra, magnitude, stability
 from secateur.pipeline.prune.criteria.context import (
     Context,
     Criterion,
@@ -45,7 +46,11 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "secateur.criteria"
-CRITERIA: dict[str, Criterion] = {**magnitude.CRITERIA, **filters.CRITERIA}
+CRITERIA: dict[str, Criterion] = {
+    name: criterion
+    for family in (magnitude, filters, activations, gradients, hydra, stability)
+    for name, criterion in family.CRITERIA.items()
+}
 
 
 def names() -> list[str]:
@@ -89,6 +94,7 @@ def score(name: str, context: Context) -> Saliency:
     purpose = f"criterion '{name}'"
     if "data" in criterion.needs:
         context.samples(purpose)
+        _check_size(context)
     if "bounds" in criterion.needs:
         context.radius(purpose)
     saliency = criterion.score(replace(context, options=_options(name, criterion, context.options)))
@@ -109,6 +115,14 @@ def score(name: str, context: Context) -> Saliency:
                 f"{purpose} gives scores of '{key}' that are not finite", where=context.model.name
             )
     return saliency
+
+
+def _check_size(context: Context) -> None:
+    images = context.samples("").images
+    inputs, found = onnxrt.count_inputs(context.model), images.size // len(images)
+    if inputs != found:
+        reason = f"the network has {inputs} inputs, the samples have {found} values"
+        raise InputError(reason, where=context.model.name)
 
 
 def _options(name: str, criterion: Criterion, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""Stability criteria against the bounds that `verify` gives for networks cut off in front of a ReLU."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from factories import box_property, cnn, mlp
+from secateur.formats import vnnlib
+from secateur.formats.errors import InputError
+from secateur.formats.onnx_model import Model, from_proto, initializers, set_initializer
+from secateur.pipeline import onnxrt
+from secateur.pipeline.prune import criteria, layers, prune
+from secateur.pipeline.prune.criteria import Context, Samples
+from secateur.pipeline.verify import bounds
+
+NAMES = ["instability", "rs", "nrs", "unstable", "bound-width"]
+EPSILON = 0.05
+
+
+def score(name: str, source: Model, samples: Samples | None, **changes) -> criteria.Saliency:
+    found = tuple(layers.find(source.proto))
+    return criteria.score(name, Context(source, found, data=samples, **{"epsilon": EPSILON, **changes}))
+
+
+def cut(source: Model, value: str) -> Model:
+    proto = onnx.ModelProto.FromString(source.proto.SerializeToString())
+    shape = onnxrt.value_shapes(source)[value]
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape))
+    return from_proto(proto)
+
+
+def argument_bounds(source: Model, value: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of `value`, [samples, channels, positions], by the public function on one ball at a time."""
+    inner, shape = cut(source, value), onnxrt.value_shapes(source)[value]
+    sides = []
+    for image in images.astype(np.float64).reshape(len(images), -1):
+        low, high = np.clip(image - EPSILON, 0, 1), np.clip(image + EPSILON, 0, 1)
+        text = box_property(low.tolist(), high.tolist(), int(np.prod(shape)), "(<= Y_0 0.0)")
+        (region,) = bounds(inner, vnnlib.parse(text, "ball"), "ibp").regions
+        sides.append((region.lower, region.upper))
+    both = np.array(sides).reshape(len(images), 2, shape[1], -1)
+    return both[:, 0], both[:, 1]
+
+
+@pytest.mark.parametrize(
+    ("proto", "arguments"),
+    [
+        (cnn(seed=2), {"conv0.weight": "b0", "conv1.weight": "c1"}),
+        (mlp([6, 7, 5, 3], seed=2), {"fc0.weight": "fc0", "fc1.weight": "fc1"}),
+    ],
+    ids=["cnn", "mlp"],
+)
+def test_scores_follow_from_the_bounds(proto, arguments):
+    source = from_proto(proto)
+    images = np.random.default_rng(0).random((3, onnxrt.count_inputs(source)), np.float32)
+    scale = np.abs(initializers(proto).get("bn0.scale", np.ones(1)).astype(np.float64))
+    found = {name: score(name, source, Samples(images)) for name in NAMES}
+    for weight, value in arguments.items():
+        low, high = argument_bounds(source, value, images)
+        square = scale.reshape(1, -1, 1) ** 2 if weight == "conv0.weight" else 1.0
+        product, unstable = low * high, (low < 0) & (high > 0)
+        expected = {
+            "instability": -np.where(unstable, -product, 0.0),
+            "rs": np.tanh(1 + product),
+            "nrs": np.tanh(1 + product / square),
+            "unstable": -unstable.astype(float),
+            "bound-width": low - high,
+        }
+        assert unstable.any() and not unstable.all()
+        for name in NAMES:
+            assert np.allclose(found[name][weight], expected[name].mean(axis=(0, 2)), atol=1e-6), (
+                name,
+                weight,
+            )
+    assert set(found["rs"]) == set(arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unstable_channels_score_lowest(name):
+    """A channel whose argument swings about zero, beside ones that are surely active and surely not."""
+    proto = mlp([3, 3, 2], seed=1)
+    set_initializer(proto, "fc0.weight", np.array([[1, 0, 0], [4, -4, 4], [1, 0, 0]], np.float32))
+    set_initializer(proto, "fc0.bias", np.array([5, -2, -5], np.float32))
+    samples = Samples(np.full((2, 3), 0.5, np.float32))
+    result = prune(
+        from_proto(proto), name, sparsity=1 / 3, granularity="channel", data=samples, epsilon=EPSILON
+    )
+    assert result.mask.tensors["fc0.weight"].any(axis=1).tolist() == [True, False, True]
+
+
+def test_linear_bounds_are_tighter_and_samples_in_parts_the_same(monkeypatch):
+    source = from_proto(mlp([6, 9, 9, 3], seed=5))
+    samples = Samples(np.random.default_rng(0).random((7, 6), np.float32))
+    intervals, linear = (
+        score("bound-width", source, samples, options={"bounds": b}) for b in ("ibp", "crown")
+    )
+    assert (linear["fc1.weight"] >= intervals["fc1.weight"]).all()
+    assert (linear["fc1.weight"] > intervals["fc1.weight"]).any()
+    monkeypatch.setattr("secateur.pipeline.prune.criteria.stability._NUMBERS", 1)
+    alone = score("bound-width", source, samples)
+    assert all(np.allclose(alone[name], intervals[name]) for name in intervals)
+
+
+def test_inputs_outside_the_unit_box_are_not_clipped():
+    source = from_proto(mlp([6, 9, 3], seed=5))
+    images = np.full((1, 6), 2.0, np.float32)
+    width = np.abs(initializers(source.proto)["fc0.weight"].astype(np.float64)).sum(axis=1) * 2 * EPSILON
+    assert np.allclose(score("bound-width", source, Samples(images))["fc0.weight"], -width)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bytes_and_named_needs(name):
+    source, images = from_proto(cnn(seed=2), "net.onnx"), np.random.default_rng(0).random((3, 64), np.float32)
+    first, again = (score(name, source, Samples(images)) for _ in range(2))
+    assert all(first[key].tobytes() == again[key].tobytes() for key in first)
+    with pytest.raises(InputError, match=rf"net\.onnx: criterion '{name}' needs data"):
+        score(name, source, None)
+    with pytest.raises(InputError, match=f"criterion '{name}' needs a positive ε"):
+        score(name, source, Samples(images), epsilon=None)
+    with pytest.raises(InputError, match="expected one of ibp, crown"):
+        score(name, source, Samples(images), options={"bounds": "best"})
+    with pytest.raises(InputError, match="no Relu stands behind it"):
+        score(name, from_proto(mlp([64, 2])), Samples(images))
