@@ -11,6 +11,7 @@ from onnx import TensorProto, numpy_helper
 
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph
+from secateur.pipeline.prune import views
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _QUANTISED = {"QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm"}
@@ -21,8 +22,9 @@ _FLOATS = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorPr
 class Layer:
     """A Conv, ConvTranspose, Gemm or MatMul with a constant weight of two or more dimensions.
 
-    `weight_input` is the node's input that the weight comes by, `channel_axis` the weight's axis that runs over
-    output channels (of one group, for a grouped ConvTranspose).
+    `weight` is an initializer; a Transpose or an Identity may lie between it and `weight_input`, the node's input that
+    it comes by. `channel_axis` is the initializer's axis that runs over output channels (of one group, for a
+    grouped ConvTranspose).
     """
 
     node: onnx.NodeProto
@@ -48,6 +50,7 @@ def find(model: onnx.ModelProto, where: str | None = None) -> list[Layer]:
         raise UnsupportedError(f"sparse initializer '{name}'", where=where, hint="store it dense first")
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     makers = onnxgraph.producers(graph)
+    constants = views.find(graph)
     found = []
     for node in graph.node:
         if node.op_type in _QUANTISED:
@@ -61,15 +64,17 @@ def find(model: onnx.ModelProto, where: str | None = None) -> list[Layer]:
                 raise UnsupportedError(
                     f"quantised weight '{name}' of {onnxgraph.label(node)}", where=where, hint=_FLOAT_HINT
                 )
-            tensor = tensors.get(name)
-            if tensor is None or len(tensor.dims) < 2:
+            constant = constants.get(name)
+            tensor = tensors.get(constant.tensor) if constant is not None and constant.tensor else None
+            if constant is None or tensor is None or len(tensor.dims) < 2 or -1 in constant.axes:
                 continue
             if tensor.data_type not in _FLOATS:
                 kind = TensorProto.DataType.Name(tensor.data_type).lower()
                 raise UnsupportedError(
-                    f"weight '{name}' is {kind}: expected {', '.join(_FLOATS.values())}", where=where
+                    f"weight '{tensor.name}' is {kind}: expected {', '.join(_FLOATS.values())}", where=where
                 )
-            found.append(Layer(node, name, index, _channel_axis(node, index, len(tensor.dims))))
+            axis = constant.axes[_channel_axis(node, index, len(tensor.dims))]
+            found.append(Layer(node, tensor.name, index, axis))
             break
     return found
 

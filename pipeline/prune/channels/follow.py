@@ -20,7 +20,8 @@ from secateur.pipeline.prune.channels.ledger import (
     Spread,
     Value,
 )
-from secateur.pipeline.prune.channels.network import Array, Constant, Network, Shape
+from secateur.pipeline.prune.channels.network import Array, Network, Shape
+from secateur.pipeline.prune.views import Constant
 
 View = Literal["channels", "heads"]
 Combine = Callable[..., Floats]
@@ -45,6 +46,7 @@ class Call:
     network: Network
     ledger: Ledger
     values: dict[str, Value]
+    taints: dict[str, Taint]
     view: View
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -258,7 +260,9 @@ def follow(network: Network, rules: dict[str, Rule], view: View) -> Flow:
     values: dict[str, Value] = {}
     taints: dict[str, Taint] = {}
     for place, node in enumerate(network.graph.node):
-        call = Call(node, place, network, ledger, values, view)
+        if place in ledger.done:
+            continue
+        call = Call(node, place, network, ledger, values, taints, view)
         if node.output and (node.output[0] in network.static_names or node.output[0] in network.constants):
             if node.output[0] in network.static_names:
                 taint = _tainted(call, taints)
@@ -293,7 +297,7 @@ def follow(network: Network, rules: dict[str, Rule], view: View) -> Flow:
     return Flow(network, ledger, values, taints, classes, pinned)
 
 
-_TARGETS = {("Reshape", 1), ("Expand", 1)}
+_TARGETS = {("Reshape", 1), ("Expand", 1), ("Resize", 3)}
 """Inputs that may hold a computed shape with sizes of live axes beside the batch: their rules repair it."""
 
 

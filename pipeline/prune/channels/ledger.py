@@ -129,6 +129,7 @@ class Ledger:
     fixes: list[tuple[int, Fix]] = field(default_factory=list)
     grids: list[Indices] = field(default_factory=list)
     heads: list[Indices] = field(default_factory=list)
+    done: set[int] = field(default_factory=set)
     _edges: list[tuple[Indices, Indices]] = field(default_factory=list)
     _classes: Indices | None = None
 

@@ -9,7 +9,7 @@ run with two samples tells which dimensions and which static values depend on it
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -22,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.onnxgraph import attribute
+from secateur.pipeline.prune import views
 
 Array = NDArray[np.generic]
 Shape = tuple[int, ...]
@@ -29,15 +30,6 @@ Shape = tuple[int, ...]
 _LARGE = 1024  # elements from which an initializer is no shape, and replaced by zeros when only shapes are asked for
 _SHAPES = ("Shape", "Size")
 _NO_TENSOR = ("Sequence", "Optional", "StringNormalizer")
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A constant value: the initializer behind it and, for each of its axes, the initializer's axis (−1: an axis of
-    size one that the initializer does not have). `tensor` is None for a Constant node."""
-
-    tensor: str | None
-    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class Network:
         self.readers = onnxgraph.readers(self.graph)
         self.outputs = {value.name for value in self.graph.output}
         self._arrays: dict[str, Array] = {}
-        self.constants = self._find_constants()
+        self.constants = views.find(self.graph)
         self.static_names = self._find_static()
         self._zero: dict[tuple[str, int], NDArray[np.bool_]] = {}
         first, values = self._observe(1)
@@ -135,22 +127,13 @@ class Network:
         if node.op_type == "Cast":
             kind: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(attribute(node, "to"))
             return array.astype(kind)
-        if node.op_type in ("Unsqueeze", "Squeeze"):
-            return array.reshape(self._view_shape(node, array.shape))
+        if node.op_type == "Unsqueeze":
+            sizes = iter(array.shape)
+            rank = len(self.constants[node.output[0]].axes)
+            added = attribute(node, "axes", None) or self._array(node.input[1]).tolist()
+            marks = {axis % rank for axis in added}
+            return array.reshape([1 if axis in marks else next(sizes) for axis in range(rank)])
         return array
-
-    def _view_shape(self, node: onnx.NodeProto, shape: Shape) -> Shape:
-        """The shape behind a Squeeze or Unsqueeze of a constant."""
-        axes = attribute(node, "axes", None)
-        if axes is None and len(node.input) > 1:
-            axes = [int(axis) for axis in self._array(node.input[1])]
-        if node.op_type == "Squeeze":
-            gone = range(len(shape)) if axes is None else [axis % len(shape) for axis in axes]
-            return tuple(n for i, n in enumerate(shape) if i not in gone or (axes is None and n != 1))
-        rank = len(shape) + len(axes)
-        rest = iter(shape)
-        added = {axis % rank for axis in axes}
-        return tuple(1 if i in added else next(rest) for i in range(rank))
 
     @cached_property
     def final_uses(self) -> Counter[str]:
@@ -163,43 +146,18 @@ class Network:
                 counts[constant.tensor] += count - into_views
         return counts
 
-    def _find_constants(self) -> dict[str, Constant]:
-        """Initializers, Constant nodes, and views of them."""
-        found = {
-            name: Constant(name, tuple(range(len(tensor.dims)))) for name, tensor in self.tensors.items()
-        }
-        for node in self.graph.node:
-            tensor = onnxgraph.constant_tensor(node)
-            if tensor is not None:
-                found[node.output[0]] = Constant(None, tuple(range(len(tensor.dims))))
-                continue
-            behind = found.get(node.input[0]) if node.input else None
-            if behind is None or len(node.output) != 1:
-                continue
-            if node.op_type in ("Identity", "Cast"):
-                axes = behind.axes
-            elif node.op_type == "Transpose":
-                perm = attribute(node, "perm", list(range(len(behind.axes)))[::-1])
-                axes = tuple(behind.axes[i] for i in perm)
-            elif node.op_type == "Unsqueeze" and (len(node.input) == 1 or node.input[1] in found):
-                self.constants = found
-                kept = iter(behind.axes)
-                marks = self._view_shape(node, (2,) * len(behind.axes))  # a 1 is an axis that was added
-                axes = tuple(-1 if mark == 1 else next(kept) for mark in marks)
-            else:
-                continue
-            found[node.output[0]] = replace(behind, axes=axes)
-        return found
-
-    def _small(self, name: str) -> bool:
+    def _number(self, name: str) -> bool:
+        """Whether a constant may take part in computing shapes: whole numbers, or a single real one."""
+        if name not in self.constants:
+            return False
         tensor = self.tensors.get(name)
-        if tensor is not None:
-            return bool(prod(tensor.dims) <= _LARGE)
-        constant = self.constants.get(name)
-        return constant is not None and self._array(name).size <= _LARGE
+        if tensor is not None and prod(tensor.dims) > _LARGE:
+            return False
+        array = self._array(name)
+        return array.size <= _LARGE and (array.dtype.kind in "iub" or array.size == 1)
 
     def _find_static(self) -> set[str]:
-        """Values computed from shapes (and small constants), by name."""
+        """Values computed from shapes (and whole numbers), by name."""
         static: set[str] = set()
         for node in self.graph.node:
             if node.op_type in onnxgraph.RANDOM or any(onnxgraph.subgraphs(node)):
@@ -210,7 +168,7 @@ class Network:
             if node.op_type in _SHAPES or (
                 inputs
                 and node.output[0] not in self.constants
-                and all(name in static or self._small(name) for name in inputs)
+                and all(name in static or self._number(name) for name in inputs)
             ):
                 static.update(name for name in node.output if name)
         return static

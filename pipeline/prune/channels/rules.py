@@ -7,6 +7,7 @@ from scipy.special import erf
 
 from secateur.pipeline.prune.channels import rules_elementwise as elementwise
 from secateur.pipeline.prune.channels import rules_layers as layers
+from secateur.pipeline.prune.channels import rules_reshapes as reshapes
 from secateur.pipeline.prune.channels import rules_shapes as shapes
 from secateur.pipeline.prune.channels.follow import Rule
 from secateur.pipeline.prune.channels.rules_elementwise import combining, folded, reduction, unary, unknown
@@ -57,12 +58,21 @@ RULES: dict[str, Rule] = {
     "Pow": combining(np.power, "fixed"),
     "Min": combining(folded(np.minimum), "fixed"),
     "Max": combining(folded(np.maximum), "fixed"),
+    "Equal": combining(elementwise.unfollowed, "fixed"),
+    "Greater": combining(elementwise.unfollowed, "fixed"),
+    "GreaterOrEqual": combining(elementwise.unfollowed, "fixed"),
+    "Less": combining(elementwise.unfollowed, "fixed"),
+    "LessOrEqual": combining(elementwise.unfollowed, "fixed"),
+    "And": combining(elementwise.unfollowed, "fixed"),
+    "Or": combining(elementwise.unfollowed, "fixed"),
     "PRelu": combining(elementwise.slope, "parameter"),
     "Where": combining(elementwise.chosen, "fixed"),
     "BatchNormalization": elementwise.batch_normalization,
     "InstanceNormalization": elementwise.instance_normalization,
     "GroupNormalization": elementwise.group_normalization,
     "LayerNormalization": elementwise.along_axis(to_end=True),
+    "RMSNormalization": elementwise.along_axis(to_end=True),
+    "LpNormalization": elementwise.along_axis(),
     "Softmax": elementwise.along_axis(),
     "LogSoftmax": elementwise.along_axis(),
     "Hardmax": elementwise.along_axis(),
@@ -87,9 +97,15 @@ RULES: dict[str, Rule] = {
     "Slice": shapes.slice_,
     "Gather": shapes.gather,
     "Pad": shapes.pad,
-    "Transpose": shapes.transpose,
-    "Flatten": shapes.reshaped,
-    "Squeeze": shapes.reshaped,
-    "Unsqueeze": shapes.reshaped,
-    "Reshape": shapes.reshape,
+    "Tile": shapes.tile,
+    "Transpose": reshapes.transpose,
+    "Flatten": reshapes.reshaped,
+    "Squeeze": reshapes.squeeze,
+    "Unsqueeze": reshapes.reshaped,
+    "Reshape": reshapes.reshape,
+    "Expand": reshapes.expand,
+    "Resize": reshapes.resize,
+    "Upsample": reshapes.resize,
+    "DepthToSpace": reshapes.depth_to_space,
+    "SpaceToDepth": reshapes.space_to_depth,
 }

@@ -98,6 +98,11 @@ def chosen(condition: Floats, a: Floats, b: Floats) -> Floats:
     return np.where(a == b, a, np.nan)
 
 
+def unfollowed(*parts: Floats) -> Floats:
+    """A result whose constants are not followed."""
+    return np.full(np.broadcast_shapes(*(part.shape for part in parts)), np.nan)
+
+
 def folded(pairwise: Combine) -> Combine:
     def combine(*parts: Floats) -> Floats:
         result = parts[0]

@@ -1,9 +1,8 @@
-"""Rules of the operators that move positions: joins and parts of axes, transpositions, reshapes."""
+"""Rules of the operators that join and part axes, or make them longer: Concat, Split, Slice, Gather, Pad, Tile."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from math import prod
 
 import numpy as np
 import onnx
@@ -17,12 +16,6 @@ from secateur.pipeline.prune.channels.network import Array
 
 def _inside(call: Call, axis: int) -> Value:
     return tuple(spread for spread in call.value(0) if axis not in spread.axes)
-
-
-def transpose(call: Call) -> list[Value]:
-    rank = len(call.shape(0))
-    perm = list(call.attribute("perm", range(rank)[::-1]))
-    return [tuple(spread.moved(tuple(perm.index(axis) for axis in spread.axes)) for spread in call.value(0))]
 
 
 def concat(call: Call) -> list[Value]:
@@ -256,91 +249,17 @@ def pad(call: Call) -> list[Value]:
     return [value]
 
 
-# --- reshapes ------------------------------------------------------------------------------------------------
-
-
-def reshaped(call: Call) -> list[Value]:
-    """Flatten, Squeeze, Unsqueeze: they follow by themselves."""
-    return [_through(call, call.value(0), call.shape(0), call.result)]
-
-
-def reshape(call: Call) -> list[Value]:
-    """As `reshaped`; the target is written anew where a size in it changes."""
-    value = _through(call, call.value(0), call.shape(0), call.result)
-    result, varies = call.result, call.network.varying[call.node.output[0]]
-    name = call.node.input[1] if call.given(1) else ""
-    target = call.array(1)
-    computed = name in call.network.static
-    if value and target is None and sum(varies) > 1:
-        call.pin(value, "the target has several dimensions that depend on the batch in")
-
-    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
-        sizes = edit.sizes(result, value)
-        if sizes == result and not (computed and edit.changed(name)):
-            return
-        entries = [-1 if varies[axis] else size for axis, size in enumerate(sizes)]
-        if target is not None and not computed:
-            zero = not call.attribute("allowzero", 0)
-            copied = edit.sizes(call.shape(0), call.value(0))
-            for axis, entry in enumerate(int(entry) for entry in target):
-                if entry == -1 or (entry == 0 and zero and copied[axis] == sizes[axis]):
-                    entries[axis] = entry
-                elif varies[axis]:
-                    entries[axis] = 0
-        edit.write(node, 1, np.array(entries, np.int64))
-
-    if name:
-        call.ledger.fix(call.place, fix)
+def tile(call: Call) -> list[Value]:
+    repeats = call.array(1)
+    if repeats is None:
+        return call.refuse("computed repeats of")
+    value = call.value(0)
+    for axis, times in enumerate(int(times) for times in repeats):
+        for spread in value:
+            if times > 1 and spread.axes == (axis,):
+                longer = spread.arranged((axis,), lambda array: np.tile(array, times))  # noqa: B023
+                value = tuple(longer if s is spread else s for s in value)
+            elif times > 1 and axis in spread.axes:
+                short = call.drop(spread, axis)
+                value = tuple(short if s is spread else s for s in value)
     return [value]
-
-
-def _through(call: Call, value: Value, before: tuple[int, ...], after: tuple[int, ...]) -> Value:
-    """Follow the position of every element from the shape `before` to `after`."""
-    segments = _segments(before, after)
-    results: list[Spread] = []
-    for spread in value:
-        touched = [s for s in segments if set(s[0]) & set(spread.axes)]
-        old = range(touched[0][0].start, touched[-1][0].stop)
-        new = range(touched[0][1].start, touched[-1][1].stop)
-        at = [before[a] if a in spread.axes else 1 for a in old]
-        wide, target = [before[a] for a in old], [after[a] for a in new]
-        if not target:
-            call.pin(spread, "squeezed by")
-            continue
-        moved = _laid(spread, tuple(new), at, wide, target)
-        same = [a for i, a in enumerate(new) if (moved.ids == moved.ids.take([0], i)).all()]
-        if len(same) == len(target):  # all positions are one channel's: leave it on the longest axis
-            same.remove(max(same, key=after.__getitem__))
-        for axis in same:
-            moved = moved.dropped(axis)
-        if any(set(moved.axes) & set(other.axes) for other in results):
-            call.pin(moved, "merged with another axis of channels by")
-            for other in results:
-                if set(moved.axes) & set(other.axes):
-                    call.pin(other, "merged with another axis of channels by")
-            continue
-        if len(moved.axes) > 1:
-            call.ledger.grids.append(moved.ids)
-        results.append(moved)
-    return tuple(results)
-
-
-def _laid(spread: Spread, axes: tuple[int, ...], at: list[int], wide: list[int], target: list[int]) -> Spread:
-    """The spread's arrays over whole segments of axes (`at`: its shape there, `wide`: theirs), reshaped to `target`."""
-    return spread.arranged(axes, lambda array: np.broadcast_to(array.reshape(at), wide).reshape(target))
-
-
-def _segments(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[range, range]]:
-    """The shortest runs of axes with the same number of elements on both sides."""
-    segments = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        first, second = i, j
-        i, j = min(i + 1, len(before)), min(j + 1, len(after))
-        while prod(before[first:i]) != prod(after[second:j]):
-            if (prod(before[first:i]) < prod(after[second:j]) and i < len(before)) or j == len(after):
-                i += 1
-            else:
-                j += 1
-        segments.append((range(first, i), range(second, j)))
-    return segments
