@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from secateur.formats import streams
+from secateur.formats import onnx_parts, streams
 from secateur.formats.errors import InputError, UnsupportedError
 
 PROVENANCE_KEY = "secateur.provenance"
@@ -55,6 +55,8 @@ def from_bytes(data: bytes, name: str) -> Model:
         proto.ParseFromString(data)
     except Exception as error:
         raise InputError(f"not an ONNX model: {error}", where=name, hint="export or copy it again") from None
+    sha256 = hashlib.sha256(data).hexdigest()
+    del data  # unless the caller holds it, the rest needs its memory
     if not proto.graph.node and not proto.graph.output:
         raise InputError("not an ONNX model: it has no graph", where=name, hint="export or copy it again")
     for tensor in proto.graph.initializer:
@@ -65,13 +67,13 @@ def from_bytes(data: bytes, name: str) -> Model:
                 hint="save it with all data inside",
             )
     try:
-        onnx.checker.check_model(proto)
+        onnx_parts.check(proto)
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"invalid ONNX: {reason}", where=name, hint="export it again") from None
     for tensor in proto.graph.initializer:
         if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
-            array = numpy_helper.to_array(tensor)
+            array = _array(tensor, name)
             if not np.isfinite(array).all():
                 bad = "NaN" if np.isnan(array).any() else "infinite"
                 raise InputError(
@@ -79,25 +81,36 @@ def from_bytes(data: bytes, name: str) -> Model:
                     where=name,
                     hint="train or export it again",
                 )
-    return Model(proto, hashlib.sha256(data).hexdigest(), name)
+    return Model(proto, sha256, name)
+
+
+def _array(tensor: onnx.TensorProto, where: str) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = numpy_helper.to_array(tensor)
+        return array
+    except ValueError as error:  # more data than the shape has room for, which the checker lets pass
+        message = f"invalid ONNX: initializer '{tensor.name}': {error}"
+        raise InputError(message, where=where, hint="export it again") from None
 
 
 def from_proto(proto: onnx.ModelProto, name: str = "model") -> Model:
     """A model in memory, hashed as it would be written."""
-    return Model(proto, hashlib.sha256(to_bytes(proto)).hexdigest(), name)
+    digest = hashlib.sha256()
+    for piece in onnx_parts.pieces(proto):
+        digest.update(piece)
+    return Model(proto, digest.hexdigest(), name)
 
 
 def to_bytes(proto: onnx.ModelProto) -> bytes:
     """The bytes that `write` writes: the same model gives the same bytes."""
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
+    return b"".join(onnx_parts.pieces(proto))
 
 
 def write(model: Model | onnx.ModelProto, destination: str) -> None:
     """Check and write a model to a path (atomically; `.gz` compresses) or to standard output (`-`)."""
     proto = model.proto if isinstance(model, Model) else model
-    onnx.checker.check_model(proto)
-    streams.write_bytes(destination, to_bytes(proto))
+    onnx_parts.check(proto)
+    streams.write_pieces(destination, onnx_parts.pieces(proto))
 
 
 def initializers(proto: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:

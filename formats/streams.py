@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -63,15 +63,21 @@ def write_bytes(destination: str, data: bytes) -> None:
     Raises:
         InputError: the destination cannot be written, or is a terminal and the data binary.
     """
+    write_pieces(destination, [data])
+
+
+def write_pieces(destination: str, pieces: Iterable[bytes]) -> None:
+    """As `write_bytes`, of data that come in pieces."""
     if destination == STREAM:
-        check_destination(destination, binary=b"\x00" in data[:4096])
-        sys.stdout.buffer.write(data)
+        for piece in pieces:
+            check_destination(destination, binary=b"\x00" in piece[:4096])
+            sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
     if destination.endswith(".gz"):
-        data = gzip.compress(data, mtime=0)
+        pieces = [gzip.compress(b"".join(pieces), mtime=0)]
     with replacing(destination) as stream:
-        stream.write(data)
+        stream.writelines(pieces)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ dimension counts as 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from math import prod
 
 import numpy as np
@@ -15,13 +15,15 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from secateur.formats import onnx_parts
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 
 Array = NDArray[np.generic]
 Function = Callable[[Array], Array]
 
-_CHUNK = 256  # samples a call: bounds the memory of activations
+_CHUNK = 256  # samples a call, and
+_CHUNK_ELEMENTS = 2**20  # input elements a call: they bound the memory of activations
 _REBATCH_FROM = 8  # samples from which a second session with a free batch dimension pays
 BATCH_TOLERANCE = (
     1e-3  # kernels differ between batch sizes by rounding; a wrong re-batching differs by far more
@@ -45,6 +47,10 @@ def session(model: Model | onnx.ModelProto, *, threads: int = 1) -> ort.Inferenc
         UnsupportedError: onnxruntime does not load the model (unknown operator or opset, clashing shapes).
     """
     proto, name = (model.proto, model.name) if isinstance(model, Model) else (model, None)
+    return _session(proto, threads, name)
+
+
+def _session(proto: onnx.ModelProto, threads: int, name: str | None = None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -85,6 +91,20 @@ def count_outputs(model: Model | onnx.ModelProto) -> int:
     return int(run(model, np.zeros((1, count_inputs(model)), np.float32)).shape[1])
 
 
+class _Loaded:
+    """A session of a model, and the weights to feed it: onnxruntime copies initializers, inputs it doesn't."""
+
+    def __init__(self, session: ort.InferenceSession, weights: Mapping[str, Array]) -> None:
+        self._session = session
+        self._weights = weights
+        self.inputs = [value for value in session.get_inputs() if value.name not in weights]
+        self._outputs = [value.name for value in session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """All outputs; UnsupportedError where onnxruntime fails."""
+        return answers(self._session, self._outputs, {**feeds, **self._weights})
+
+
 class Runner:
     """A model ready to be run many times: `runner(x)`, x [N, inputs] (or [N, ...shape]) -> [N, outputs].
 
@@ -95,14 +115,17 @@ class Runner:
     def __init__(self, model: Model | onnx.ModelProto | ort.InferenceSession, *, threads: int = 1) -> None:
         self._threads = threads
         self._proto: onnx.ModelProto | None = None
+        self._weights: Mapping[str, Array] = {}
         if isinstance(model, ort.InferenceSession):
-            self._single = model
+            ready = model
         else:
-            self._proto = model.proto if isinstance(model, Model) else model
-            self._single = session(model, threads=threads)
-        self._inputs = self._single.get_inputs()
+            proto, name = (model.proto, model.name) if isinstance(model, Model) else (model, None)
+            self._proto, self._weights = onnx_parts.apart(proto)
+            ready = _session(self._proto, threads, name)
+        self._single = _Loaded(ready, self._weights)
+        self._inputs = self._single.inputs
         self._shapes = [_ort_shape(value.shape) for value in self._inputs]
-        self._batched: ort.InferenceSession | None = None
+        self._batched: _Loaded | None = None
         self._tried = any(len(shape) < 2 or shape[0] != 1 for shape in self._shapes)
 
     @property
@@ -128,14 +151,14 @@ class Runner:
             self._try_batch(rows)
         if self._batched is None:
             return np.concatenate([self._run(self._single, row[None]) for row in rows])
-        starts = range(0, count, _CHUNK)
-        return np.concatenate([self._run(self._batched, rows[i : i + _CHUNK]) for i in starts])
+        step = max(1, min(_CHUNK, _CHUNK_ELEMENTS // max(1, self.inputs)))
+        return np.concatenate([self._run(self._batched, rows[i : i + step]) for i in range(0, count, step)])
 
     def together(self, rows: Array) -> Array:
         """All rows [N, inputs] in one call, whatever the batch is declared to be."""
         return self._run(self._single, rows)
 
-    def _run(self, ready: ort.InferenceSession, rows: Array) -> Array:
+    def _run(self, ready: _Loaded, rows: Array) -> Array:
         count, start = len(rows), 0
         feeds: dict[str, Array] = {}
         for value, shape in zip(self._inputs, self._shapes, strict=True):
@@ -147,10 +170,7 @@ class Runner:
                 shape if count == 1 else (count, *shape[1:])
             )
             start += prod(shape)
-        try:
-            outputs = ready.run(None, feeds)
-        except Exception as error:
-            raise UnsupportedError(f"onnxruntime cannot run it: {_reason(error)}") from None
+        outputs = ready.run(feeds)
         if any(np.size(output) % count for output in outputs):
             raise UnsupportedError("the outputs do not divide into one row a sample")
         return np.concatenate([np.asarray(output).reshape(count, -1) for output in outputs], axis=1)
@@ -164,11 +184,10 @@ class Runner:
         probe = rows[:3]
         singles = np.concatenate([self._run(self._single, row[None]) for row in probe])
         try:
-            candidate = (
-                self._single
-                if free or self._proto is None
-                else session(free_batch(self._proto), threads=self._threads)
-            )
+            candidate = self._single
+            if not free and self._proto is not None:
+                freed = free_batch(self._proto, but=self._weights)
+                candidate = _Loaded(_session(freed, self._threads), self._weights)
             together = self._run(candidate, probe)
         except UnsupportedError:
             return
@@ -187,8 +206,8 @@ def run_together(model: Model | onnx.ModelProto, x: Array) -> Array:
     return runner.together(np.asarray(x).reshape(len(x), runner.inputs))
 
 
-def free_batch(proto: onnx.ModelProto, symbol: str = "batch") -> onnx.ModelProto:
-    """A copy whose inputs and outputs lead with the dimension `symbol`; inferred shapes are dropped.
+def free_batch(proto: onnx.ModelProto, symbol: str = "batch", but: Container[str] = ()) -> onnx.ModelProto:
+    """A copy whose inputs (`but` for some) and outputs lead with the dimension `symbol`; inferred shapes are dropped.
 
     Whether the graph inside allows other batch sizes is for the caller to try.
     """
@@ -197,29 +216,31 @@ def free_batch(proto: onnx.ModelProto, symbol: str = "batch") -> onnx.ModelProto
     del copy.graph.value_info[:]
     for value in [*_graph_inputs(copy), *copy.graph.output]:
         dims = value.type.tensor_type.shape.dim
-        if dims:
+        if dims and value.name not in but:
             dims[0].dim_param = symbol
     return copy
 
 
 def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that nodes compute for one sample of zeros, by running it."""
+    rest, weights = onnx_parts.apart(model.proto if isinstance(model, Model) else model)
     copy = onnx.ModelProto()
-    copy.CopyFrom(model.proto if isinstance(model, Model) else model)
+    copy.CopyFrom(rest)
     known = {value.name for value in copy.graph.output}
     inner = [name for node in copy.graph.node for name in node.output if name and name not in known]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     ready = session(copy)
-    feeds = zeros(ready)
+    feeds = zeros(ready, but=weights)
     names = [value.name for value in ready.get_outputs()]
-    results = answers(ready, names, feeds)
+    results = answers(ready, names, {**feeds, **weights})
     shapes = {name: np.shape(value) for name, value in zip(names, results, strict=True)}
     return shapes | {name: value.shape for name, value in feeds.items()}
 
 
-def zeros(ready: ort.InferenceSession, batch: int = 1) -> dict[str, Array]:
-    """An input of zeros: `batch` where the leading dimension (or one of the same name) is symbolic, else 1."""
-    shapes = {value.name: value.shape for value in ready.get_inputs()}
+def zeros(ready: ort.InferenceSession, batch: int = 1, but: Container[str] = ()) -> dict[str, Array]:
+    """An input of zeros, without the inputs named in `but`: `batch` where the leading dimension (or one of the same
+    name) is symbolic, else 1."""
+    shapes = {value.name: value.shape for value in ready.get_inputs() if value.name not in but}
     names = {shape[0] for shape in shapes.values() if shape and not _is_fixed(shape[0])}
     return {
         value.name: np.zeros(
@@ -230,6 +251,7 @@ def zeros(ready: ort.InferenceSession, batch: int = 1) -> dict[str, Array]:
             _TYPES.get(value.type, np.float32),
         )
         for value in ready.get_inputs()
+        if value.name in shapes
     }
 
 
@@ -255,11 +277,13 @@ def compare(
     b: Model | onnx.ModelProto | Function,
     *,
     seed: int = 0,
-    samples: int = 64,
+    samples: int | None = None,
     tolerance: float = 1e-4,
     real_inputs: Array | None = None,
 ) -> float:
     """Worst |a(x) − b(x)| / max(1, max |a(x)|) over random inputs (and `real_inputs` [N, ...], when given).
+
+    Left to itself it draws 64 inputs, or fewer for large ones: 2²⁰ elements' worth, but at least 8.
 
     Either side may be a model or a function [N, inputs] -> [N, outputs]; one must be a model.
 
@@ -267,7 +291,10 @@ def compare(
         CheckFailed: the difference exceeds `tolerance`, or shapes or non-finite outputs differ.
     """
     models = [side for side in (a, b) if not callable(side)]
-    x: Array = sample_inputs(count_inputs(models[0]), seed=seed, samples=samples)
+    inputs = count_inputs(models[0])
+    if samples is None:
+        samples = min(64, max(8, _CHUNK_ELEMENTS // max(1, inputs)))
+    x: Array = sample_inputs(inputs, seed=seed, samples=samples)
     if real_inputs is not None:
         x = np.concatenate([x, np.asarray(real_inputs, np.float32).reshape(len(real_inputs), -1)])
     first, second = (side(x) if callable(side) else run(side, x) for side in (a, b))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
+from factories import cnn
+from secateur.formats import onnx_parts
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.pipeline import onnxrt
 
@@ -114,6 +116,40 @@ def test_compare_uses_real_inputs():
     assert onnxrt.compare(linear(WEIGHT), wrong_far_away) < 1e-6
     with pytest.raises(CheckFailed):
         onnxrt.compare(linear(WEIGHT), wrong_far_away, real_inputs=np.array([[0, 60, 0, 0]], np.float32))
+
+
+@pytest.mark.parametrize("batch", [1, "n"])
+def test_a_large_model_runs_the_same_with_its_weights_fed(monkeypatch: pytest.MonkeyPatch, batch: int | str):
+    model = cnn(side=16, channels=16)
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].Clear()
+        setattr(value.type.tensor_type.shape.dim[0], "dim_value" if batch == 1 else "dim_param", batch)
+    x = onnxrt.sample_inputs(256, seed=1, samples=20)
+    whole, shapes = onnxrt.run(model, x), onnxrt.value_shapes(model)
+    monkeypatch.setattr(onnx_parts, "LARGE", 4096)
+    assert list(onnx_parts.apart(model)[1]) == ["conv1.weight", "fc.weight"]
+    assert np.allclose(onnxrt.run(model, x), whole, atol=1e-5)
+    assert np.allclose(onnxrt.run_together(model, x) if batch == "n" else whole, whole, atol=1e-5)
+    assert onnxrt.value_shapes(model) == shapes
+    assert onnxrt.count_inputs(model) == onnxrt.Runner(model).inputs == 256
+    assert onnxrt.compare(model, lambda rows: onnxrt.run(model, rows)) == 0
+
+
+def test_large_inputs_are_compared_on_fewer_samples_and_run_in_smaller_batches(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(onnxrt, "_CHUNK_ELEMENTS", 40)
+    seen = []
+
+    def note(x: np.ndarray) -> np.ndarray:
+        seen.append(len(x))
+        return x @ WEIGHT
+
+    onnxrt.compare(linear(WEIGHT, "n"), note)
+    onnxrt.compare(linear(WEIGHT, "n"), note, samples=3)
+    assert seen == [10, 3]
+    x = onnxrt.sample_inputs(4, seed=1, samples=25)
+    assert np.allclose(onnxrt.run(linear(WEIGHT, "n"), x), x @ WEIGHT, atol=1e-5)
 
 
 @pytest.mark.data
