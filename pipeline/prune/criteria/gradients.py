@@ -148,7 +148,7 @@ CRITERIA = {
         _NEEDS,
         LOSS,
         reduction="sum",
-        normaliser="none",
+        normaliser="layer",
     ),
     "taylor": Criterion(
         taylor,
@@ -158,7 +158,7 @@ CRITERIA = {
         _NEEDS,
         (*LOSS, _BATCH),
         reduction="sum",
-        normaliser="none",
+        normaliser="layer",
     ),
     "taylor-channel": Criterion(
         taylor_channel,
@@ -177,7 +177,6 @@ CRITERIA = {
         _NEEDS,
         (*LOSS, Option("temperature", 200.0, "that logits are divided by", minimum=1e-3)),
         reduction="sum",
-        normaliser="none",
     ),
     "synflow": Criterion(
         synflow,

@@ -88,6 +88,6 @@ CRITERIA = {
                 "kept", 0.0, "share of each layer's weights that stay in training; 0: as the sparsity says"
             ),
         ),
-        normaliser="none",
+        normaliser="layer",
     ),
 }

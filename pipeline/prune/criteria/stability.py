@@ -7,7 +7,7 @@ first ReLU behind it, through normalisation, biases, residual sums and pooling.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ def _mean(context: Context, judge: Judge) -> Saliency:
     found = behind(context.model.proto, context.layers)
     places = {layer.weight: found[layer.weight] for layer in context.layers if found[layer.weight].relu}
     totals: dict[str, Any] = {}
-    for bounds in preactivations(context) if places else ():
+    for bounds in preactivations(context, {place.relu for place in places.values()}) if places else ():
         for weight, place in places.items():
             if place.relu not in bounds:
                 raise UnsupportedError(
@@ -93,9 +93,11 @@ def _square(place: Behind, arrays: dict[str, NDArray[np.generic]], channels: int
     return np.where(square > 0, square, 1.0)
 
 
-def preactivations(context: Context) -> Iterator[dict[str, tuple[Floats, Floats]]]:
-    """Bounds on every ReLU's argument over the balls of radius ε (ℓ∞) about the samples, by the name of the ReLU's
-    output, a part of the samples at a time: [n, *shape] each. Balls about images in [0, 1] are clipped to it.
+def preactivations(
+    context: Context, relus: Collection[str | None]
+) -> Iterator[dict[str, tuple[Floats, Floats]]]:
+    """Bounds on the arguments of Relu nodes over the balls of radius ε (ℓ∞) about the samples, by the names of these
+    nodes' outputs, a part of the samples at a time: [n, *shape] each. Balls about images in [0, 1] are clipped to it.
 
     Raises:
         UnsupportedError: an operator that the verifier does not support.
@@ -123,6 +125,8 @@ def preactivations(context: Context) -> Iterator[dict[str, tuple[Floats, Floats]
         bounds = {}
         for position, sides in nodes.preactivations(graph).items():
             name = graph.nodes[position].name
+            if name not in relus:  # the engine has ReLUs of its own, as parts of other operators
+                continue
             shape = (
                 len(lower_part),
                 *shapes[name][1:],

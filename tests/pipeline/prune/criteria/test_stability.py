@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from factories import box_property, cnn, mlp
+from factories import box_property, cnn, mlp, model
 from secateur.formats import vnnlib
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model, from_proto, initializers, set_initializer
@@ -101,6 +102,25 @@ def test_linear_bounds_are_tighter_and_samples_in_parts_the_same(monkeypatch):
     monkeypatch.setattr("secateur.pipeline.prune.criteria.stability._NUMBERS", 1)
     alone = score("bound-width", source, samples)
     assert all(np.allclose(alone[name], intervals[name]) for name in intervals)
+
+
+def test_pooling_before_and_behind_the_relu():
+    """The engine bounds a MaxPool by ReLUs of its own, which are nobody's neurons."""
+    weight = np.random.default_rng(0).normal(size=(3, 1, 3, 3)).astype(np.float32)
+    first = [helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3])]
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    last = [helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("MatMul", ["f", "v"], ["y"])]
+    constants = {"w": weight, "v": np.ones((12, 2), np.float32)}
+    relu_first = [helper.make_node("Relu", ["c"], ["r"]), helper.make_node("MaxPool", ["r"], ["p"], **pool)]
+    pool_first = [helper.make_node("MaxPool", ["c"], ["m"], **pool), helper.make_node("Relu", ["m"], ["p"])]
+    images = Samples(np.random.default_rng(1).random((4, 36), np.float32))
+    found = []
+    for middle in (relu_first, pool_first):
+        proto = model([*first, *middle, *last], constants, ["N", 1, 6, 6], ["N", 2])
+        found.append(score("bound-width", from_proto(proto), images)["w"])
+    weights = np.abs(weight.astype(np.float64)).reshape(3, -1).sum(axis=1)
+    assert (found[0] >= -2 * EPSILON * weights - 1e-6).all() and (found[0] < -EPSILON * weights).all()
+    assert (found[1] < 0).all()
 
 
 def test_inputs_outside_the_unit_box_are_not_clipped():
