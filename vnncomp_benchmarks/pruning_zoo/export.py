@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 import torch
+from torch import nn
 
 from pruning_zoo.models import build
 
@@ -54,7 +55,7 @@ def export(variant: Variant, folder: Path) -> Exported:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
         try:
-            _export(variant, temporary)
+            export_module(*build(variant.model), variant, temporary)
         except Exception as error:  # whatever an exporter raises is a finding of its own
             temporary.unlink(missing_ok=True)
             line = next(iter(str(error).strip().splitlines()), type(error).__name__)
@@ -64,8 +65,8 @@ def export(variant: Variant, folder: Path) -> Exported:
     return Exported(variant, path, next(entry.version for entry in imports if entry.domain == ""))
 
 
-def _export(variant: Variant, path: Path) -> None:
-    module, shape = build(variant.model)
+def export_module(module: nn.Module, shape: tuple[int, ...], variant: Variant, path: Path) -> None:
+    """Export `module`, whose inputs have `shape` (without the batch), in the way of the variant."""
     free = variant.style != "fixed"
     sample = (torch.zeros(2 if free else 1, *shape),)
     names = {"input_names": ["input"], "output_names": ["output"]}

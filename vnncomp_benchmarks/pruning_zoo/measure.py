@@ -62,7 +62,7 @@ def measure(record: Record, path: Path, sparsity: float, granularity: str = "cha
     record.broken = _faults(small)
     record.layers = len(small.layers)
     record.left_alone = dict(Counter(_reason(layer) for layer in small.layers if layer.before == layer.after))
-    record.parameters = (_parameters(dense.proto), _parameters(small.proto))
+    record.parameters = (parameters(dense.proto), parameters(small.proto))
     record.multiply_adds = (flops.count(dense).multiply_adds, flops.count(small.proto).multiply_adds)
     before, masked, after = (onnxrt.session(proto) for proto in (dense.proto, pruned.proto, small.proto))
     record.difference = _difference(masked, after)
@@ -86,7 +86,7 @@ def _reason(layer: LayerReport) -> str:
     return re.sub(r" '[^']*'", "", layer.kept_because or "")
 
 
-def _parameters(proto: onnx.ModelProto) -> int:
+def parameters(proto: onnx.ModelProto) -> int:
     """Elements of floating-point tensors, of initializers and of Constant nodes alike."""
     tensors = [*proto.graph.initializer]
     tensors += [
