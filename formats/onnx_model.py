@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from secateur.formats import onnx_parts, streams
+from secateur.formats import onnx_parts, onnx_sparse, streams
 from secateur.formats.errors import InputError, UnsupportedError
 
 PROVENANCE_KEY = "secateur.provenance"
@@ -39,11 +39,11 @@ class Model:
 
 
 def read(source: str) -> Model:
-    """Read and check the model at `source` (path or `-`; gzip understood).
+    """Read and check the model at `source` (path or `-`; gzip understood). Sparse initializers are made dense.
 
     Raises:
-        InputError: missing, truncated or invalid ONNX; NaN or infinite weights; external data on a stream.
-        UnsupportedError: an external-data or sparse model this version does not read.
+        InputError: missing, truncated or invalid ONNX; NaN or infinite weights.
+        UnsupportedError: initializers that lie in other files.
     """
     return from_bytes(streams.read_bytes(source), streams.display_name(source))
 
@@ -71,6 +71,7 @@ def from_bytes(data: bytes, name: str) -> Model:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"invalid ONNX: {reason}", where=name, hint="export it again") from None
+    onnx_sparse.densify(proto, name)
     for tensor in proto.graph.initializer:
         if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16):
             array = _array(tensor, name)
