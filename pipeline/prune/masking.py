@@ -1,34 +1,32 @@
-"""From scores to a mask, and from a mask to a model with zeros."""
+"""From a plan to a mask, and from a mask to a model with zeros."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from secateur.formats import onnx_model
+from secateur.formats import onnx_model, onnx_parts
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
-from secateur.pipeline import onnxrt
-from secateur.pipeline.prune import criteria, layers
+from secateur.pipeline.prune import allocation, criteria, schedule, units
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
-from secateur.pipeline.prune.flow import Flow, Network, follow
-from secateur.pipeline.prune.layers import Layer
+from secateur.pipeline.prune.plan import Plan
+from secateur.pipeline.prune.units import Bools, Masks, Pool, Saliency, Scores, Units
 
-GRANULARITIES = ("weight", "channel")
-SCOPES = ("global", "layer")
-Scores = NDArray[np.float64]
 _FLOATS = (np.float16, np.float32, np.float64)
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned model, its mask, and how many units (weights or channels) went of those that were wanted."""
+    """A pruned model, its mask, and how many units (weights, channels, …) went of those that were wanted."""
 
     proto: onnx.ModelProto
     mask: Mask
@@ -39,86 +37,74 @@ class Pruned:
     def summary(self) -> str:
         """One line for people."""
         short = self.wanted - self.pruned
-        note = f" ({short} fewer than asked: every layer keeps a channel)" if short else ""
+        note = f" ({short} fewer than asked: every layer keeps one)" if short else ""
+        name = self.mask.granularity.split(":")[0]
+        name = "weight" if name.isdigit() else name
         return (
-            f"pruned {self.pruned:,} of {self.units:,} {self.mask.granularity}s{note}; "
+            f"pruned {self.pruned:,} of {self.units:,} {name}s{note}; "
             f"{self.mask.sparsity:.2%} of the masked parameters are zero"
         )
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """Which units of each pool go, how many units there are, how many were to go, and how many do."""
+
+    pools: Sequence[Pool]
+    dropped: Sequence[Bools]
+    units: int
+    wanted: int
+    pruned: int
+
+    def masks(self) -> Masks:
+        """What stays of each initializer, where several pools' units may share one."""
+        together: Masks = {}
+        for pool, drop in zip(self.pools, self.dropped, strict=True):
+            for name, keep in pool.masks(drop).items():
+                together[name] = together[name] & keep if name in together else keep
+        return together
+
+
 def prune(
     model: Model,
-    criterion: str,
+    plan: Plan | str,
     *,
-    sparsity: float,
-    granularity: str = "weight",
-    scope: str = "global",
-    seed: int = 0,
     data: Samples | None = None,
-    epsilon: float | None = None,
     device: str = "cpu",
-    options: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Pruned:
-    """Zero the share `sparsity` of units that `criterion` scores lowest.
+    """Zero what the plan's criterion scores lowest. `plan` may also be a criterion's name, with the other fields of a
+    `Plan` as `settings`.
 
-    Units are single weights, or output channels with everything that keeps them from being exactly zero (their
-    weight rows, biases and BatchNormalization's scale and shift). Of n units k = round(sparsity · n) go, exactly;
-    ties go in the order of positions. Scope `global` ranks all layers' units together, `layer` each layer's
-    own. A channel's weights are reduced to one score, and a layer's scores normalised, as the criterion's row
-    says (most: the mean, divided by the layer's mean score, so that layers of different fan-in compare).
-    Channels that are network outputs stay, and every layer keeps its best channel (so fewer than k may go:
-    see `Pruned`).
+    Of n units k = round(sparsity · n) go, exactly; ties go in order of position. A unit goes with everything that
+    keeps it from being exactly zero (a channel: its weights, bias, normalisation, and what reads it). Graph outputs
+    stay, and every layer keeps its best unit, so that fewer than k may go: see `Pruned`. Scores of larger units than
+    a weight are reduced and normalised as the criterion's source does it, unless the plan says otherwise.
 
     Raises:
-        InputError: an unknown criterion, granularity, scope or option; a sparsity outside [0, 1]; nothing to
-            prune; data or ε that the criterion needs are missing, or it scores other units.
-        UnsupportedError: quantised or sparse weights.
+        InputError: a plan that is none; nothing to prune, a pattern that matches nothing; data or ε that the
+            criterion needs are missing.
+        UnsupportedError: quantised or sparse weights, an operator that the criterion does not know.
     """
-    row = criteria.find(criterion)
-    if granularity not in GRANULARITIES:
-        raise InputError(f"unknown granularity '{granularity}': expected one of {', '.join(GRANULARITIES)}")
-    if scope not in SCOPES:
-        raise InputError(f"unknown scope '{scope}': expected one of {', '.join(SCOPES)}")
-    if not 0 <= sparsity <= 1:
-        raise InputError(f"sparsity {sparsity:g}: expected a share between 0 and 1")
-    if row.unit == "block" or (row.unit == "channel" and granularity == "weight"):
-        raise InputError(f"criterion '{criterion}' scores {row.unit}s, not {granularity}s")
-    found = {layer.weight: layer for layer in layers.find(model.proto, model.name)}
-    if not found:
-        raise InputError(
-            "no prunable weight: expected Conv, ConvTranspose, Gemm or MatMul with an initializer of 2 or more "
-            "dimensions",
-            where=model.name,
-            hint="`secateur convert` turns constants into initializers",
-        )
-    flows: list[Flow] = []
-    if granularity == "channel":
-        network = Network.of(model.proto)
-        flows = [flow for layer in found.values() if (flow := _prunable(network, layer)) is not None]
-        found = {flow.layer.weight: flow.layer for flow in flows}
-        if not found:
-            raise InputError("no prunable channel: every layer feeds the outputs", where=model.name)
-    arrays = layers.values(model.proto)
-    context = Context(model, tuple(found.values()), {}, seed, data, epsilon, device, sparsity, options or {})
-    saliency = criteria.score(criterion, context)
-    found = {name: layer for name, layer in found.items() if name in saliency}
-    flows = [flow for flow in flows if flow.layer.weight in saliency]
-    scores = [_units(saliency[name], layer, granularity, row) for name, layer in found.items()]
-    wanted = _wanted(scores, sparsity, scope)
-    if granularity == "channel":
-        scores = [_protect(score) for score in scores]
-    dropped = _select(scores, sparsity, scope)
-    if granularity == "weight":
-        tensors = {name: ~drop.reshape(arrays[name].shape) for name, drop in zip(found, dropped, strict=True)}
+    plan = Plan(plan, **settings) if isinstance(plan, str) else replace(plan, **settings)
+    gathered = units.gather(model, plan.units, plan.choice)
+    if plan.refill:
+        fine = replace(plan, granularity="weight", refill=False, reduction=None, normaliser=None)
+        weights = units.gather(model, fine.units, plan.choice)
+        left = _steps(model, fine, weights, data, device).masks()
+        by_size = replace(plan, criterion="magnitude", options={})
+        scores = _scores(by_size, gathered.pools, _surviving_weights(model, gathered.pools, left))
+        chosen = _choose(plan, gathered, scores, lambda sparsity: sparsity)
     else:
-        tensors = _channel_masks(network, flows, dropped)
-    extra = {"sparsity": f"{sparsity:g}", "scope": scope, "seed": str(seed)}
-    mask = Mask(tensors, model.sha256, criterion, granularity, extra)
-    units, pruned = sum(len(score) for score in scores), int(sum(drop.sum() for drop in dropped))
-    proto = _masked(model, mask)
-    arguments = {"criterion": criterion, "granularity": granularity, "scope": scope, "seed": seed}
-    onnx_model.add_provenance(proto, "prune", arguments | {"sparsity": sparsity}, model.sha256)
-    return Pruned(proto, mask, units, wanted, pruned)
+        chosen = _steps(model, plan, gathered, data, device)
+    counts = chosen.units, chosen.wanted, chosen.pruned
+    arguments = plan.to_dict() | _traces(data)
+    extra = {key: _text(value) for key, value in arguments.items() if key not in ("criterion", "granularity")}
+    mask = Mask(chosen.masks(), model.sha256, plan.criterion, plan.granularity, extra)
+    del chosen  # as large as the mask
+    proto = masked(model, mask)
+    onnx_model.add_provenance(proto, "prune", arguments, model.sha256)
+    return Pruned(proto, mask, *counts)
 
 
 def apply(model: Model, mask: Mask, *, force: bool = False) -> onnx.ModelProto:
@@ -128,7 +114,7 @@ def apply(model: Model, mask: Mask, *, force: bool = False) -> onnx.ModelProto:
 
     Raises:
         InputError: the mask was made for another model, or names or shapes do not fit.
-        CheckFailed: the result is not the masked model, or does not run.
+        CheckFailed: the result is not the masked model.
     """
     if mask.model_sha256 != model.sha256 and not force:
         raise InputError(
@@ -136,129 +122,183 @@ def apply(model: Model, mask: Mask, *, force: bool = False) -> onnx.ModelProto:
             where=model.name,
             hint="--force applies it where names and shapes fit",
         )
-    proto = _masked(model, mask)
+    proto = masked(model, mask)
     arguments = {"criterion": mask.criterion, "granularity": mask.granularity, "forced": force}
     onnx_model.add_provenance(proto, "apply", arguments | dict(mask.extra), model.sha256)
     return proto
 
 
-def stats(mask: Mask) -> dict[str, object]:
-    """Where a mask comes from and its sparsity, overall and a tensor, as plain data."""
-    tensors = {
-        name: {"elements": tensor.size, "sparsity": mask.sparsity_by_tensor[name]}
-        for name, tensor in mask.tensors.items()
-    }
-    return {
-        "criterion": mask.criterion,
-        "granularity": mask.granularity,
-        "model_sha256": mask.model_sha256,
-        "extra": dict(mask.extra),
-        "elements": sum(tensor.size for tensor in mask.tensors.values()),
-        "sparsity": mask.sparsity,
-        "tensors": tensors,
-    }
+def masked(model: Model, mask: Mask) -> onnx.ModelProto:
+    """A copy of the model with zeros where the mask says so, judged tensor by tensor.
 
-
-def _masked(model: Model, mask: Mask) -> onnx.ModelProto:
-    arrays = onnx_model.initializers(model.proto)
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model.proto)
+    Raises:
+        InputError: names or shapes do not fit.
+        UnsupportedError: the mask is of integers.
+        CheckFailed: the result is not the masked model.
+    """
+    dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for name, keep in mask.tensors.items():
-        array = arrays.get(name)
-        if array is None:
+        if name not in dims:
             raise InputError(f"the mask names '{name}', which is no initializer", where=model.name)
-        if array.shape != keep.shape:
+        if dims[name] != keep.shape:
             raise InputError(
-                f"the mask of '{name}' has shape {keep.shape}, the initializer {array.shape}",
-                where=model.name,
+                f"the mask of '{name}' has shape {keep.shape}, the initializer {dims[name]}", where=model.name
             )
-        if array.dtype.type not in _FLOATS:
-            raise UnsupportedError(f"'{name}' is {array.dtype}: expected floats", where=model.name)
-        onnx_model.set_initializer(copy, name, np.where(keep, array, array.dtype.type(0)))
-    _check_applied(model, mask, copy)
+    tensors = (
+        _zeroed(tensor, mask.tensors.get(tensor.name), model.name) for tensor in model.graph.initializer
+    )
+    copy = onnx_parts.with_initializers(model.proto, tensors)
+    _check(model, mask, copy)
     return copy
 
 
-def _check_applied(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
-    """Judge `apply` by other means: tensor by tensor from the bytes that would be written, and by running it."""
-    before = {tensor.name: tensor for tensor in model.graph.initializer}
-    written = onnx.ModelProto.FromString(onnx_model.to_bytes(result))
-    for tensor in written.graph.initializer:
-        name = tensor.name
-        if name not in mask.tensors:
-            unchanged = tensor == before[name]
+def _zeroed(tensor: onnx.TensorProto, keep: Bools | None, where: str) -> onnx.TensorProto:
+    if keep is None:
+        return tensor
+    array = numpy_helper.to_array(tensor)
+    if array.dtype.type not in _FLOATS:
+        raise UnsupportedError(f"'{tensor.name}' is {array.dtype}: expected floats", where=where)
+    return numpy_helper.from_array(np.where(keep, array, array.dtype.type(0)), tensor.name)
+
+
+def _check(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
+    """That the tensors are the originals, or the originals times the mask: by other means than `masked`."""
+    for old, new in zip(model.graph.initializer, result.graph.initializer, strict=True):
+        keep = mask.tensors.get(old.name)
+        if keep is None:
+            right = new == old
         else:
-            new, old = numpy_helper.to_array(tensor), numpy_helper.to_array(before[name])
-            unchanged = np.array_equal(new, old * mask.tensors[name])
-        if not unchanged:
-            raise CheckFailed(f"initializer '{name}' is not the masked original", where=model.name)
-    onnxrt.run(written, onnxrt.sample_inputs(onnxrt.count_inputs(written), seed=0, samples=2))
+            right = np.array_equal(numpy_helper.to_array(new), numpy_helper.to_array(old) * keep)
+        if not right:
+            raise CheckFailed(f"initializer '{old.name}' is not the masked original", where=model.name)
 
 
-def _units(saliency: Scores, layer: Layer, granularity: str, row: criteria.Criterion) -> Scores:
-    """One score a unit."""
-    if granularity == "weight":
-        return saliency.reshape(-1)
-    if row.unit == "weight":
-        rows = np.moveaxis(saliency, layer.channel_axis, 0)
-        saliency = REDUCTIONS[row.reduction](rows.reshape(len(rows), -1))
-    return NORMALISERS[row.normaliser](saliency)
+# --- the steps of a plan -------------------------------------------------------------------------------------
 
 
-def _protect(score: Scores) -> Scores:
-    """Scores with the best (the last of equals, as ties go in order) out of reach."""
-    best = len(score) - 1 - int(np.argmax(score[::-1]))
-    protected = score.copy()
-    protected[best] = np.inf
-    return protected
+def _steps(model: Model, plan: Plan, gathered: Units, data: Samples | None, device: str) -> _Chosen:
+    """Score, drop, and score again what is left; what went stays gone. Pools without scores are left out."""
+    layers = tuple({layer.weight: layer for pool in gathered.pools for layer in pool.layers}.values())
+    context = Context(
+        model, layers, seed=plan.seed, data=data, epsilon=plan.epsilon, device=device, options=plan.options
+    )
+    chosen: _Chosen | None = None
+    for until in schedule.course(plan.schedule, plan.steps):
+        context = replace(context, sparsity=until(plan.overall))
+        if chosen is not None:
+            masks = chosen.masks()
+            now = masked(model, Mask(masks, model.sha256, plan.criterion, plan.granularity))
+            context = replace(context, model=replace(model, proto=now), keep=masks)
+        saliency = criteria.score(plan.criterion, context)
+        if chosen is None:
+            gathered = replace(gathered, pools=[pool for pool in gathered.pools if pool.scored(saliency)])
+        scores = _scores(plan, gathered.pools, saliency, chosen.dropped if chosen else None)
+        del saliency
+        chosen = _choose(plan, gathered, scores, until)
+    assert chosen is not None
+    return chosen
 
 
-def _wanted(scores: Sequence[Scores], sparsity: float, scope: str) -> int:
-    if scope == "global":
-        return round(sparsity * sum(len(score) for score in scores))
-    return sum(round(sparsity * len(score)) for score in scores)
+def _scores(
+    plan: Plan, pools: Sequence[Pool], saliency: Saliency, gone: Sequence[Bools] | None = None
+) -> list[Scores]:
+    """Scores [rows, columns] of each pool's units, normalised among those that are left; −inf of those gone."""
+    reduction = REDUCTIONS[plan.reduction or plan.row.reduction]
+    normaliser = plan.normaliser or ("none" if plan.units.fine else plan.row.normaliser)
+    found = []
+    for index, pool in enumerate(pools):
+        scores = np.require(pool.score(saliency, reduction), requirements="W")
+        if gone is not None:
+            scores[gone[index]] = -np.inf
+        if normaliser != "none":
+            exact = scores.astype(np.float64)
+            left = np.isfinite(exact)
+            exact[left] = NORMALISERS[normaliser](exact[left])
+            scores = exact
+        found.append(scores)
+    return found
 
 
-def _select(scores: Sequence[Scores], sparsity: float, scope: str) -> list[NDArray[np.bool_]]:
-    """For each layer, which units go."""
-    if scope == "layer":
-        return [_lowest(score, round(sparsity * len(score))) for score in scores]
-    together = _lowest(np.concatenate(scores), _wanted(scores, sparsity, scope))
-    return list(np.split(together, np.cumsum([len(score) for score in scores])[:-1]))
+def _choose(
+    plan: Plan, gathered: Units, scores: Sequence[Scores], until: Callable[[float], float]
+) -> _Chosen:
+    """Which units go when the plan is done `until` some point (see `schedule.course`). Changes the scores."""
+    pools = gathered.pools
+    wanted = _counts(plan, pools, until)
+    for pool, values in zip(pools, scores, strict=True):
+        allocation.protect(values, pool.least)
+    dropped = _lowest(pools, scores, wanted)
+    while gathered.protect is not None:  # others go instead of those that must stay
+        names = [pool.name for pool in pools]
+        allowed = gathered.protect(
+            {name: drop[0] for name, drop in zip(names, dropped, strict=True)},
+            {name: values[0] for name, values in zip(names, scores, strict=True)},
+        )
+        back = [drop & ~allowed[name] for name, drop in zip(names, dropped, strict=True)]
+        if not any(map(np.any, back)):
+            break
+        for values, stay in zip(scores, back, strict=True):
+            values[stay] = np.inf
+        dropped = _lowest(pools, scores, wanted)
+    if not isinstance(wanted, int):
+        wanted = sum(pool.rows * count - pool.padding for pool, count in zip(pools, wanted, strict=True))
+    pruned = sum(
+        int(np.count_nonzero(drop)) - pool.padding for pool, drop in zip(pools, dropped, strict=True)
+    )
+    return _Chosen(pools, dropped, sum(pool.size for pool in pools), wanted, pruned)
 
 
-def _lowest(score: Scores, k: int) -> NDArray[np.bool_]:
-    """The k lowest scores, ties in order of position: what a stable sort gives, without sorting."""
-    k = min(k, int(np.isfinite(score).sum()))
-    if k == 0:
-        return np.zeros(len(score), bool)
-    threshold = np.partition(score, k - 1)[k - 1]
-    drop: NDArray[np.bool_] = score < threshold
-    ties = np.flatnonzero(score == threshold)
-    drop[ties[: k - int(drop.sum())]] = True
-    return drop
+def _lowest(pools: Sequence[Pool], scores: Sequence[Scores], wanted: int | list[int]) -> list[Bools]:
+    if isinstance(wanted, int):
+        return allocation.lowest(scores, wanted)
+    return [
+        allocation.lowest_of_rows(values, count) if pool.rows > 1 else allocation.lowest([values], count)[0]
+        for pool, values, count in zip(pools, scores, wanted, strict=True)
+    ]
 
 
-def _prunable(network: Network, layer: Layer) -> Flow | None:
-    """Where the layer's channels go; None where they may be outputs (or lie on the left of a MatMul)."""
-    if layer.weight_input != 1 or layers.feeds_output(network.graph, layer):
-        return None
-    path = follow(network, layer)
-    return None if path.unmixed else path
+def _counts(plan: Plan, pools: Sequence[Pool], until: Callable[[float], float]) -> int | list[int]:
+    """How many units are to go: of all together, or of each pool's rows."""
+    if plan.units.fixes_sparsity:
+        n, m = plan.units.numbers
+        return [m - n] * len(pools)
+    if plan.scope == "layer":
+        shares = map(until, _ratios(plan, pools))
+        return [round(share * pool.columns) for pool, share in zip(pools, shares, strict=True)]
+    sizes = [pool.size for pool in pools]
+    total = round(until(plan.sparsity or 0.0) * sum(sizes))
+    if plan.scope == "global":
+        return total
+    family = allocation.erk([pool.shapes for pool in pools])
+    return allocation.exactly(family, sizes, total)
 
 
-def _channel_masks(
-    network: Network, flows: Sequence[Flow], dropped: Sequence[NDArray[np.bool_]]
-) -> dict[str, NDArray[np.bool_]]:
-    """Masks of all parameters that must be zero for the dropped channels to be zero."""
-    tensors: dict[str, NDArray[np.bool_]] = {}
-    for path, drop in zip(flows, dropped, strict=True):
-        for slot in path.slots:
-            if not slot.kills or (slot.tensor != path.layer.weight and network.uses[slot.tensor] > 1):
-                continue
-            array = network.arrays[slot.tensor]
-            keep = tensors.setdefault(slot.tensor, np.ones(array.shape, bool))
-            along = [1] * array.ndim
-            along[slot.axis] = -1
-            keep &= ~drop[slot.channels].reshape(along)
-    return tensors
+def _ratios(plan: Plan, pools: Sequence[Pool]) -> list[float]:
+    names = [units.names_of(pool) for pool in pools]
+    for pattern in plan.ratios:
+        units.check_pattern(pattern, names, "")
+    default = plan.sparsity or 0.0
+    return [
+        next((share for pattern, share in plan.ratios.items() if units.matches([pattern], own)), default)
+        for own in names
+    ]
+
+
+def _surviving_weights(model: Model, pools: Sequence[Pool], masks: Masks) -> Saliency:
+    """|w| of the weights that an unstructured mask leaves, 0 elsewhere."""
+    arrays = onnx_model.initializers(model.proto)
+    names = {layer.weight for pool in pools for layer in pool.layers}
+    return {name: np.where(masks.get(name, True), np.abs(arrays[name]), 0) for name in names}
+
+
+def _traces(data: Samples | None) -> dict[str, object]:
+    """What tells data apart, without a path."""
+    if data is None:
+        return {}
+    return {"samples": len(data), "data_sha256": hashlib.sha256(data.images.tobytes()).hexdigest()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -59,7 +59,9 @@ def test_pipes_and_files_give_the_same_bytes(secateur, dense, tmp_path):
 def test_prune_list_names_the_criteria(invoke):
     result = invoke("prune", "--list")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == list(CRITERIA)
+    lines = result.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if not line.startswith(" ")] == list(CRITERIA)
+    assert sum("; needs " in line for line in lines) == len(CRITERIA)
 
 
 def test_apply_refuses_another_model_unless_forced(invoke, dense, tmp_path):
@@ -134,7 +136,7 @@ def test_convert_cleans_and_folds(invoke, dense, tmp_path):
     [
         (["prune", "magic", "dense.onnx", "-s", "0.5"], 2, "unknown criterion 'magic'"),
         (["prune", "magnitude", "dense.onnx", "-s", "1.5"], 2, "1.5 is not in the range"),
-        (["prune", "magnitude", "dense.onnx"], 2, "--sparsity"),
+        (["prune", "magnitude", "dense.onnx"], 2, "no sparsity: expected a share"),
         (["prune", "magnitude", "dense.onnx", "-s", "0.5", "--mask-out", "no/m"], 2, "folder does not exist"),
         (["apply", "dense.onnx", "dense.onnx"], 2, "not a mask"),
         (["shrink", "missing.onnx"], 2, "missing.onnx: no such file"),

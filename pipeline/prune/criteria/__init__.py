@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.pipeline import onnxrt
 from secateur.pipeline.prune.criteria import activations, filters, gradients, hydra, magnitude, stability
@@ -102,9 +101,9 @@ def score(name: str, context: Context) -> Saliency:
         reason = f"{purpose} has no scores for any layer: {criterion.without}"
         raise InputError(reason, where=context.model.name)
     if criterion.unit != "block":
-        arrays = onnx_model.initializers(context.model.proto)
+        shapes = {tensor.name: tuple(tensor.dims) for tensor in context.model.graph.initializer}
         for layer in context.layers:
-            whole = arrays[layer.weight].shape
+            whole = shapes[layer.weight]
             shape = whole if criterion.unit == "weight" else (whole[layer.channel_axis],)
             found = saliency.get(layer.weight)
             if found.shape != shape if found is not None else not criterion.without:

@@ -15,7 +15,7 @@ from secateur.pipeline.prune.layers import Layer
 
 Unit = Literal["weight", "channel", "block"]
 Need = Literal["data", "gradients", "bounds"]
-Saliency = dict[str, NDArray[np.float64]]
+Saliency = dict[str, NDArray[np.floating[Any]]]
 """Scores by weight initializer: of its shape (unit "weight") or [output channels] ("channel"); by name of the
 residual branch, of shape () ("block"). Higher means keep. A layer without scores is left alone: see
 `Criterion.without`. What `Context.keep` has dropped already may score anything."""

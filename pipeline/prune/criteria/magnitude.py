@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from onnx import numpy_helper
 
 from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
@@ -17,9 +18,10 @@ def random(context: Context) -> Saliency:
 
 def magnitude(context: Context) -> Saliency:
     """|w|: Han et al. 2015 (1506.02626); a filter's mean |w|: Li et al. 2017 (1608.08710)."""
-    arrays = layers.values(context.model.proto)
-    # float64 holds every smaller float exactly, so single weights are ordered as they are written
-    return {layer.weight: np.abs(arrays[layer.weight].astype(np.float64)) for layer in context.layers}
+    # in the weights' own precision: a large network's in another would be many bytes
+    names = {layer.weight for layer in context.layers}
+    tensors = (tensor for tensor in context.model.graph.initializer if tensor.name in names)
+    return {tensor.name: np.abs(numpy_helper.to_array(tensor)) for tensor in tensors}
 
 
 CRITERIA = {
