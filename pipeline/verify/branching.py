@@ -23,6 +23,9 @@ from torch import Tensor
 
 from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
 
+LEVELS = 3
+"""By how many neurons a sub-problem is split at once at most."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -65,6 +68,7 @@ def split_costs(layout: Layout, relaxations: Relaxations, coefficients: dict[int
 
 
 def costliest(costs: Tensor) -> Tensor:
-    """The neuron to split of each sub-problem, (B,), a position in the layout; -1 where none is unstable."""
-    best, neuron = costs.max(1)
+    """The neurons to split of each sub-problem, (B, at most `LEVELS`), positions in the layout, the costliest first; -1
+    for those that are not unstable."""
+    best, neuron = costs.topk(min(LEVELS, costs.shape[1]), 1)
     return torch.where(best < 0, -1, neuron)

@@ -36,6 +36,10 @@ TIGHTENED_NUMBERS = 16_000
 TIGHTENED_BATCH = 512
 """Domains of one batch there, which takes several times as long: the clock is looked at between batches."""
 
+SHORT = 128
+"""A batch of less than this part of the largest takes hardly less time than one of that part: it is filled by splitting
+domains several times at once (a sixth less time for a hundred MNIST images on 256×2, for 8 % more domains)."""
+
 CERTIFYING_SECONDS = 0.25
 """When time is over, the bounds of the open domains are made rigorous for the result, if it takes no longer."""
 
@@ -79,7 +83,7 @@ def solve(
             return "sat"
     while len(store) and not expired():
         picked = store.take(batch)
-        leaves = picked["neuron"] < 0
+        leaves = picked["neuron"][:, 0] < 0
         if leaves.any():
             rows = {name: values[leaves] for name, values in picked.items()}
             if _close_leaves(problem, rows, expired, suspect, progress):
@@ -87,18 +91,32 @@ def solve(
             picked = {name: values[~leaves] for name, values in picked.items()}
             if leaves.all():
                 continue
-        children = {name: values.repeat_interleave(2, 0) for name, values in picked.items()}
-        neuron = children["neuron"]
-        side = torch.tensor([1, -1], dtype=torch.int8, device=device).repeat(len(neuron) // 2)
-        index = torch.arange(len(neuron), device=device)
-        children["signs"][index, neuron] = side
-        children["multipliers"][index, neuron] = 0.0
+        children = _children(picked, batch // SHORT)
         if _bounded(problem, children, tightening, schedule, expired, suspect, progress):
             return "sat"
     if not progress.undecided and not len(store):
         return "unsat"
     progress.bound = -float("inf") if progress.undecided else _certified_least(problem, store, batch)
     return "unknown"
+
+
+def _children(picked: dict[str, Tensor], least: int) -> dict[str, Tensor]:
+    """The parts of domains by the signs of their costliest neurons: two each, but four or eight each where so many are
+    at most `least` all together."""
+    neurons, levels = picked["neuron"], 1
+    while (
+        levels < neurons.shape[1]
+        and len(neurons) << (levels + 1) <= least
+        and bool((neurons[:, levels] >= 0).all())
+    ):
+        levels += 1
+    children = {name: values.repeat_interleave(1 << levels, 0) for name, values in picked.items()}
+    index = torch.arange(len(children["neuron"]), device=neurons.device)
+    for level in range(levels):
+        neuron = children["neuron"][:, level]
+        children["signs"][index, neuron] = (1 - 2 * (index >> level & 1)).to(torch.int8)
+        children["multipliers"][index, neuron] = 0.0
+    return children
 
 
 def _certified_least(problem: Problem, store: Store, batch: int) -> float:
@@ -181,7 +199,7 @@ def _bounded(
         coefficients = {p: a[kept] for p, a in coefficients.items()}
         x = x[kept]
     domains["neuron"] = _neurons(problem, domains, coefficients, x)
-    fixed = domains["neuron"] < 0
+    fixed = domains["neuron"][:, 0] < 0
     progress.store.put(**{name: values[~fixed] for name, values in domains.items()})
     leaves = {name: values[fixed] for name, values in domains.items()}
     return _close_leaves(problem, leaves, expired, suspect, progress)
@@ -195,8 +213,8 @@ def _tight(rows: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
 def _neurons(
     problem: Problem, domains: dict[str, Tensor], coefficients: dict[int, Tensor], x: Tensor
 ) -> Tensor:
-    """The neurons to split of open domains, (B,); see `branching`. `coefficients` and the minimisers x (B, inputs left)
-    are those of the last substitution."""
+    """The neurons to split of open domains, (B, L); see `branching`. `coefficients` and the minimisers x (B, inputs
+    left) are those of the last substitution."""
     graph, layout, dtype = problem.fast, problem.layout, problem.dtype
     signs = domains["signs"]
     costs = split_costs(layout, problem.relaxations(signs, dtype, _tight(domains)), coefficients)

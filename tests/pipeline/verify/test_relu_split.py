@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from factories import box_property
@@ -37,16 +39,49 @@ def searched(problem: Problem, schedule: Schedule) -> tuple[str, int]:
     return verdict, progress.domains
 
 
-@pytest.mark.parametrize("iterations", [0, 2, 10])
+@pytest.mark.parametrize(("iterations", "short"), [(0, 1), (0, 128), (2, 1), (10, 1), (10, 128)])
 @pytest.mark.parametrize("seed", range(12))
-def test_verdicts_agree_with_a_grid(seed: int, iterations: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_agree_with_a_grid(
+    seed: int, iterations: int, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where domains are split several times at once (`short` = 1)."""
     monkeypatch.setattr(relu_split, "TIGHTENED_NUMBERS", 0)
+    monkeypatch.setattr(relu_split, "SHORT", short)
     problem = instance(seed)
     _, _, worst = grid(problem)
     verdict, _ = searched(problem, Schedule(iterations))
     assert verdict in ("sat", "unsat")
     if (worst <= 0).any():
         assert verdict == "sat"
+
+
+@given(st.data())
+def test_children_share_out_their_domain(data: st.DataObject) -> None:
+    """Every assignment of signs that the domain allows is allowed by one child, and no other is by any."""
+    count, total = data.draw(st.integers(1, 4)), data.draw(st.integers(3, 6))
+    rows = torch.tensor(
+        [
+            data.draw(st.lists(st.sampled_from([-1, 0, 1]), min_size=total, max_size=total))
+            for _ in range(count)
+        ]
+    )
+    costs = torch.where(rows == 0, torch.rand(count, total), -1.0)
+    neurons = costliest(costs)
+    splittable = neurons[:, 0] >= 0  # the others are leaves
+    picked = {
+        "signs": rows[splittable].to(torch.int8),
+        "multipliers": torch.ones(int(splittable.sum()), total),
+        "neuron": neurons[splittable],
+        "id": torch.nonzero(splittable).flatten(),
+    }
+    children = relu_split._children(picked, data.draw(st.integers(0, 40)))
+    patterns = torch.cartesian_prod(*[torch.tensor([-1, 1])] * total)
+    allows = ((children["signs"].unsqueeze(1) == 0) | (children["signs"].unsqueeze(1) == patterns)).all(2)
+    for i in torch.nonzero(splittable).flatten().tolist():
+        expected = ((rows[i] == 0) | (rows[i] == patterns)).all(1)
+        assert (allows[children["id"] == i].sum(0) == expected).all()
+    fresh = children["signs"] != rows[children["id"]]
+    assert ((children["multipliers"] == 0) == fresh).all() and fresh.any(1).all()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -101,7 +136,7 @@ def test_out_of_reach_of_the_clause_a_contradiction_is_looked_for() -> None:
     last = dict(graph.values(corners))[arguments[1]]
     x = corners[last.clamp(min=0).sum(1).argmax()].unsqueeze(0)
     z = dict(graph.values(x))[arguments[1]]
-    chosen = int(relu_split._neurons(problem, domains, nothing, x))
+    chosen = relu_split._neurons(problem, domains, nothing, x)
     # By hand: z₂ = Wh + b ≤ 0, so that the bound of Σ v z₂ owes something to h where (vW)⁻ meets an upper line.
     weight = graph.nodes[arguments[1]].operation.weight
     v = (z * unstable[first:]).clamp(min=0) * unstable[first:]
@@ -111,4 +146,4 @@ def test_out_of_reach_of_the_clause_a_contradiction_is_looked_for() -> None:
     cost = -(v @ weight).clamp(max=0) * intercept
     cost = torch.where(unstable[:first], cost, -1.0)
     assert cost.max() > 0
-    assert chosen == int(costliest(cost))
+    assert chosen.tolist() == costliest(cost).tolist()
