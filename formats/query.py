@@ -198,7 +198,10 @@ class Region:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked: is there an assignment that satisfies `formula`? See the module's docstring."""
+    """What is asked: is there an assignment that satisfies `formula`? See the module's docstring.
+
+    `version` is that of the dialect it was written in.
+    """
 
     networks: tuple[Network, ...]
     bounds: Bounds
@@ -207,6 +210,7 @@ class Query:
     sha256: str = ""
     name: str = ""
     comments: tuple[str, ...] = field(default=(), compare=False)
+    version: str = "1.0"
 
     @property
     def inputs(self) -> int:

@@ -15,7 +15,7 @@ from secateur.formats import streams
 from secateur.formats.errors import InputError, UnsupportedError
 
 SCHEMA_VERSION = 1
-VERDICTS = ("sat", "unsat", "unknown", "timeout", "error")
+VERDICTS = ("sat", "unsat", "unknown", "timeout", "error", "invalid-witness")
 
 Label = str | float | int
 
@@ -28,7 +28,8 @@ class Record:
 
     `model` and `property` are the names as given (in `instances.csv` or on the command line), `bound` is the
     best proven lower bound of the violation (> 0 means unsat), `unstable` and `neurons` count by layer,
-    `witness` names a file, `labels` are free (sparsity, criterion, index, epsilon, …).
+    `witness` and `log` (what a foreign verifier printed) name files, `labels` are free (sparsity, criterion, index,
+    epsilon, …).
     """
 
     model: str
@@ -44,6 +45,7 @@ class Record:
     domains: int = 0
     bound: float | None = None
     witness: str | None = None
+    log: str | None = None
     timeout: float | None = None
     seed: int | None = None
     message: str = ""
@@ -85,6 +87,8 @@ def from_json(line: str, where: str) -> Record:
             f"verdict record of schema version {version}: expected {SCHEMA_VERSION}", where=where
         )
     for name, accepts in _ACCEPTS.items():
+        if name not in values and name in _LATER:
+            continue
         if name not in values:
             raise InputError(f"verdict record has no '{name}'", where=where)
         if not accepts(values[name]):
@@ -191,10 +195,13 @@ _ACCEPTS = {
     "domains": _integer,
     "bound": lambda value: value is None or _number(value),
     "witness": lambda value: value is None or _text(value),
+    "log": lambda value: value is None or _text(value),
     "timeout": lambda value: value is None or _number(value),
     "seed": lambda value: value is None or _integer(value),
     "message": _text,
     "labels": lambda value: _table(value, lambda item: _text(item) or _number(item)),
     "schema_version": _integer,
 }
+_LATER = {"log"}
+"""Fields that older records of this schema do not have."""
 assert set(_ACCEPTS) == {entry.name for entry in fields(Record)}

@@ -69,6 +69,7 @@ def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
         sha256 or hashlib.sha256(text.encode()).hexdigest(),
         name,
         tuple(found[1].strip() for found in re.finditer(r"^;([^\n]*)$", text, re.MULTILINE)),
+        "2.0",
     )
 
 

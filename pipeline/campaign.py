@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
 from secateur.formats import instances, onnx_model, streams, verdict, vnnlib, witness
-from secateur.formats.errors import InputError, SecateurError, UnsupportedError
+from secateur.formats.errors import InputError, SecateurError
 from secateur.formats.instances import Instance
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.formats.verdict import VERDICTS, Record
-from secateur.pipeline import onnxrt, queue
-from secateur.pipeline.queue import Answer, Failure, Question
+from secateur.pipeline import dispatch, onnxrt, queue
+from secateur.pipeline.questions import Answer, Failure, How, Question, fingerprint, joined, sources
 from secateur.pipeline.verify import api
-from secateur.pipeline.verify.work import never
 
 Labels = Mapping[str, verdict.Label]
 Key = tuple[str, str, str, float | None]
+PLAINLY = How()
+"""By our engine, on the CPU, with the seed 0."""
 
 
 def load(model_source: str, property_source: str) -> tuple[Model, Query]:
@@ -43,38 +45,30 @@ def load(model_source: str, property_source: str) -> tuple[Model, Query]:
 def verify_files(
     model_source: str,
     property_source: str,
+    how: How = PLAINLY,
     *,
-    verifier: str = "crown",
     timeout: float = 60,
-    device: str = "cpu",
-    seed: int = 0,
-    memory: int | None = None,
     state: str | None = None,
-    stop: Callable[[], bool] = never,
     witness_file: str | None = None,
+    log: str | None = None,
 ) -> Record:
     """Verify a property file of a model file. Reading counts towards `timeout` and the record's seconds.
 
-    The witness of a `sat` is written to `witness_file`, when given; the record holds that file's name. With a `state`
-    file the search goes on from it, and leaves it when time is over or `stop` says so (see `queue`).
+    Several networks are named as `f=a.onnx,g=b.onnx`. The witness of a `sat` is written to `witness_file`, when given;
+    the record holds that file's name. With a `state` file the search goes on from it, and leaves it when time is over
+    or `how.stop` says so (see `queue`). What a foreign verifier printed goes to `log`.
     """
-    if witness_file is not None:
-        streams.check_destination(witness_file)
-    if model_source == property_source == streams.STREAM:
+    for file in (witness_file, log):
+        if file is not None:
+            streams.check_destination(file)
+    if streams.STREAM in sources(model_source).values() and property_source == streams.STREAM:
         raise InputError("the model and the property cannot both come from standard input")
-    ((_, answer),) = queue.decide(
-        model_source,
-        [Question(property_source, timeout, state=state)],
-        verifier=verifier,
-        device=device,
-        seed=seed,
-        memory=memory,
-        stop=stop,
-    )
+    question = Question(property_source, timeout, state=state, log=log)
+    ((_, answer),) = queue.decide(model_source, [question], how)
     if isinstance(answer, Failure):
         raise answer.error
     names = streams.display_name(model_source), streams.display_name(property_source)
-    return _record(answer, *names, verifier, timeout, seed, witness_file)
+    return _record(answer, *names, how, timeout, witness_file, log)
 
 
 def attack_files(
@@ -152,12 +146,12 @@ def plan(
     csv_path: str,
     results: str,
     *,
-    verifier: str = "crown",
+    verifiers: Sequence[str] = ("crown",),
     timeout: float | None = None,
     limit: int | None = None,
     labels: Labels | None = None,
 ) -> Plan:
-    """What is left to do of the first `limit` lines of an instances file, given the records in `results`.
+    """What is left for each of `verifiers` to do of the first `limit` lines of an instances file, given `results`.
 
     An instance is done when a record has its model's and property's hash, the verifier and the timeout, and
     another verdict than `error`. Each may run for its own timeout, or `timeout` seconds where that is less.
@@ -172,15 +166,16 @@ def plan(
     known = verdict.read([results]) if Path(results).exists() and Path(results).stat().st_size else []
     sha256 = lru_cache(maxsize=None)(_sha256)
     jobs = []
-    for instance in lines[:limit]:
-        model = instances.resolve(csv_path, instance.onnx)
+    for instance, verifier in itertools.product(lines[:limit], verifiers):
+        networks = dict(instance.networks) or {"": instance.onnx}
+        files = {name: instances.resolve(csv_path, file) for name, file in networks.items()}
         prop = instances.resolve(csv_path, instance.vnnlib)
         jobs.append(
             Job(
                 instance=instance,
-                model=model,
+                model=joined(files),
                 prop=prop,
-                model_sha256=sha256(model),
+                model_sha256=fingerprint({name: sha256(file) for name, file in files.items()}),
                 property_sha256=sha256(prop),
                 timeout=instance.timeout if timeout is None else min(timeout, instance.timeout),
                 verifier=verifier,
@@ -198,22 +193,21 @@ def plan(
 def run(
     jobs: Iterable[Job],
     results: str,
+    how: How = PLAINLY,
     *,
-    device: str = "cpu",
-    seed: int = 0,
-    memory: int | None = None,
     witness_dir: str | None = None,
     state_dir: str | None = None,
-    stop: Callable[[], bool] = never,
+    log_dir: str | None = None,
 ) -> Iterator[Record]:
     """Verify the jobs, those of one network together; each record is appended to `results` before it is yielded.
 
     A record's seconds hold its share of what was done for several jobs at once. A job that fails gets the verdict
     `error` and its reason, and the next one follows. Witnesses go to `witness_dir` (made when missing), when given, as
     `<model>_<property>_<hash>.witness`; what time leaves open goes to `state_dir`, likewise, as `….state`, from where a
-    run with a longer timeout goes on. Once `stop` says so, no more is begun; what it cut short has no record.
+    run with a longer timeout goes on; what foreign verifiers print goes to `log_dir`, as `….log`. Each job names its
+    verifier; the rest is as `how` says. Once `how.stop` says so, no more is begun; what it cut short has no record.
     """
-    for folder in (witness_dir, state_dir):
+    for folder in (witness_dir, state_dir, log_dir):
         if folder is not None:
             try:
                 Path(folder).mkdir(parents=True, exist_ok=True)
@@ -224,45 +218,44 @@ def run(
         networks.setdefault((job.model_sha256 or job.model, job.verifier), []).append(job)
     for (_, verifier), group in networks.items():
         questions = [
-            Question(job.prop, job.timeout, _refusal(job), _file(state_dir, job, "state")) for job in group
+            Question(
+                job.prop,
+                job.timeout,
+                state=_file(state_dir, job, "state"),
+                log=None if verifier in dispatch.NATIVE else _file(log_dir, job, "log"),
+            )
+            for job in group
         ]
-        answers = queue.decide(
-            group[0].model,
-            questions,
-            verifier=verifier,
-            device=device,
-            seed=seed,
-            memory=memory,
-            stop=stop,
-        )
-        for i, answer in answers:
-            entry = _entry(group[i], answer, seed, _file(witness_dir, group[i], "witness"))
-            if stop() and entry.verdict not in ("sat", "unsat"):
+        mine = replace(how, verifier=verifier)
+        for i, answer in queue.decide(group[0].model, questions, mine):
+            job = group[i]
+            entry = _entry(job, answer, mine, _file(witness_dir, job, "witness"), questions[i].log)
+            if how.stop() and entry.verdict not in ("sat", "unsat"):
                 return
             verdict.append(results, entry)
             yield entry
 
 
-def _entry(job: Job, answer: Answer | Failure, seed: int, witness_file: str | None) -> Record:
+def _entry(job: Job, answer: Answer | Failure, how: How, witness_file: str | None, log: str | None) -> Record:
     names = job.instance.onnx, job.instance.vnnlib
     if isinstance(answer, Answer):
         try:
-            entry = _record(answer, *names, job.verifier, job.timeout, seed, witness_file)
+            entry = _record(answer, *names, how, job.timeout, witness_file, log)
         except InputError as error:  # the witness cannot be written
-            entry = _failed(job, seed, Failure(error, answer.result.seconds))
+            entry = _failed(job, how.seed, Failure(error, answer.result.seconds))
     else:
-        entry = _failed(job, seed, answer)
-    return replace(entry, labels=dict(job.labels))
-
-
-def _refusal(job: Job) -> SecateurError | None:
-    if not job.instance.networks:
-        return None
-    return UnsupportedError("an instance with several networks", where=job.instance.onnx)
+        entry = _failed(job, how.seed, answer)
+    return replace(entry, labels={**entry.labels, **job.labels})
 
 
 def _record(
-    answer: Answer, model: str, prop: str, verifier: str, timeout: float, seed: int, witness_file: str | None
+    answer: Answer,
+    model: str,
+    prop: str,
+    how: How,
+    timeout: float,
+    witness_file: str | None,
+    log: str | None,
 ) -> Record:
     """The record of an answer; the witness of a `sat` is written to `witness_file`, when given."""
     result = answer.result
@@ -274,7 +267,7 @@ def _record(
         model_sha256=answer.model_sha256,
         property=prop,
         property_sha256=answer.property_sha256,
-        verifier=verifier,
+        verifier=how.verifier,
         verdict=result.verdict,
         seconds=result.seconds,
         phases=result.phases,
@@ -283,9 +276,11 @@ def _record(
         domains=result.domains,
         bound=result.bound,
         witness=Path(witness_file).name if witness_file is not None and result.witness is not None else None,
+        log=Path(log).name if log is not None and Path(log).exists() else None,
         timeout=timeout,
-        seed=seed,
+        seed=how.seed,
         message=result.message,
+        labels={"replay": result.replay} if result.replay else {},
     )
 
 

@@ -102,6 +102,7 @@ def compile(query: Query, models: Sequence[Model]) -> Product:
     formula = renamed(query.formula, places)
     flat = replace(
         query,
+        version="1.0",
         networks=(Network.flat(count, query.outputs),),
         bounds=NO_BOUNDS,
         others=(formula,),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -78,13 +79,32 @@ timeout_option = click.option(
 )
 verifier_option = click.option(
     "--verifier",
-    type=click.Choice(["crown", "milp", "auto_lirpa"]),
-    default="crown",
+    "verifiers",
+    multiple=True,
+    default=("crown",),
     show_default=True,
-    help="crown: bounds, attack, branch and bound. milp: one mixed-integer program (HiGHS, within its tolerances), "
-    "a reference for small nets. auto_lirpa: linear bounds by that library (in float64, with a margin but no proof "
-    "for rounding), 'unsat' or 'unknown'; install it with: pip install --no-deps auto-LiRPA==0.3 appdirs tqdm",
+    metavar="NAME[,NAME…]",
+    help="Who decides: crown (bounds, attack, branch and bound), milp (one mixed-integer program by HiGHS, within its "
+    "tolerances), auto_lirpa (that library's linear bounds, never 'sat'), a foreign one (see secateur verifiers list), "
+    "vnncomp:DIR (a VNN-COMP tool's folder), or command:'PROGRAM {onnx} {vnnlib} {timeout} {result}'. Several "
+    "check each other.",
 )
+verifier_args_option = click.option(
+    "--verifier-args",
+    metavar="WORDS",
+    default="",
+    callback=lambda _, __, value: _words(value),
+    help="Arguments passed through to a foreign verifier, as in a shell.",
+)
+
+
+def _words(value: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(value))
+    except ValueError as error:
+        raise click.BadParameter(f"not a command line: {error}") from None
+
+
 threads_option = click.option(
     "--threads",
     type=click.IntRange(min=1),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +17,7 @@ from secateur.tools.common import (
     seed_option,
     threads_option,
     uninterrupted,
+    verifier_args_option,
     verifier_option,
 )
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   secateur run instances.csv --timeout 20 --results results.jsonl
+  secateur run instances.csv --results both.jsonl --verifier crown,marabou --disagreements wrong
   secateur report results.jsonl -o report.html"""
 )
 @click.argument("instances", metavar="INSTANCES.csv")
@@ -39,6 +43,17 @@ Examples:
     help="At most this long an instance  [default: as long as INSTANCES.csv says]",
 )
 @verifier_option
+@verifier_args_option
+@click.option(
+    "--disagreements",
+    metavar="DIR",
+    default="disagreements",
+    show_default=True,
+    help="Where, a folder each, all that shows it again is written when verifiers disagree.",
+)
+@click.option(
+    "--log-dir", metavar="DIR", help="Where to write what foreign verifiers print; made when missing."
+)
 @click.option(
     "--witness-dir", metavar="DIR", help="Where to write a witness of every 'sat'; made when missing."
 )
@@ -54,11 +69,16 @@ Examples:
 )
 @seed_option
 @threads_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     instances: str,
     results: str,
     timeout: float | None,
-    verifier: str,
+    verifiers: tuple[str, ...],
+    verifier_args: tuple[str, ...],
+    disagreements: str,
+    log_dir: str | None,
     witness_dir: str | None,
     limit: int | None,
     device: str,
@@ -70,15 +90,23 @@ def command(
     """Verify every instance of INSTANCES.csv (VNN-COMP: onnx,vnnlib,timeout), one record each in --results.
 
     Call it again after a stop: what has a record (same model, property, verifier and timeout) is skipped.
-    An instance that fails gets the verdict 'error', and the run goes on; the next call tries it again.
+    An instance that fails gets the verdict 'error', and the run goes on; the next call tries it again. Several
+    verifiers have a record each; who said 'unsat' against a witness is named at the end (exit code 1).
     """
-    from secateur.pipeline import campaign, compute
+    from secateur.pipeline import campaign, compute, crosscheck, dispatch
+    from secateur.pipeline.dispatch.foreign import Limits
+    from secateur.pipeline.questions import How
     from secateur.tools.progress import progress
 
-    if state_dir is not None and verifier != "crown":
-        raise click.UsageError(f"the verifier {verifier} leaves no --state")
+    names = [name for value in verifiers for name in dispatch.split(value)]
+    if state_dir is not None and names != ["crown"]:
+        raise click.UsageError(f"the verifier {', '.join(names)} leaves no --state")
     compute.configure(device, threads)
-    plan = campaign.plan(instances, results, verifier=verifier, timeout=timeout, limit=limit)
+    memory = compute.memory(device) if memory is None else memory
+    limits = Limits(
+        memory, threads or os.cpu_count() or 1, verifier_args, Path(instances).parent.name or "benchmark"
+    )
+    plan = campaign.plan(instances, results, verifiers=names, timeout=timeout, limit=limit)
     records = plan.finished
     if records:
         say(f"{len(records)} of {len(plan.jobs)} instances are done already in {results}")
@@ -90,21 +118,20 @@ def command(
             for record in campaign.run(
                 plan.pending,
                 results,
-                device=device,
-                seed=seed,
-                memory=compute.memory(device) if memory is None else memory,
+                How(device=device, seed=seed, memory=memory, stop=stop, limits=limits),
                 witness_dir=witness_dir,
                 state_dir=state_dir,
-                stop=stop,
+                log_dir=log_dir,
             ):
                 records.append(record)
                 step(counts(campaign.tally(records)))
             if stop():
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
-        say(
-            f"{len(records)} of {len(plan.jobs)} instances are in {results}; the same command goes on from there"
-        )
+        # Counted from the file: the last record may have been written without having been heard of.
+        plan = campaign.plan(instances, results, verifiers=names, timeout=timeout, limit=limit)
+        done = f"{len(plan.finished)} of {len(plan.jobs)} instances are in {results}"
+        say(f"{done}; the same command goes on from there")
         raise
     for record in records:
         if record.verdict == "error":
@@ -112,6 +139,11 @@ def command(
     total = campaign.tally(records)
     say(f"{total.instances} instances: {counts(total)}")
     say(f"{total.seconds:.1f} s in all, median {total.median_seconds:.2f} s")
+    wrong = crosscheck.disagreements(plan.jobs, records, disagreements, How(seed=seed))
+    for message in wrong:
+        say(message)
+    if wrong:
+        ctx.exit(1)
 
 
 def counts(tally: Tally) -> str:

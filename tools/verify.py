@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import nullcontext
 from dataclasses import replace
@@ -11,6 +12,7 @@ import click
 
 from secateur.tools.common import (
     device_option,
+    emit_json,
     interruptible,
     json_option,
     memory_option,
@@ -21,6 +23,7 @@ from secateur.tools.common import (
     threads_option,
     timeout_option,
     uninterrupted,
+    verifier_args_option,
     verifier_option,
 )
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
     from secateur.formats.verdict import Label, Record
     from secateur.pipeline.profile import Sampler
+    from secateur.pipeline.questions import How
 
 EXIT_CODES = {"unsat": 10, "sat": 11}
 
@@ -38,12 +42,29 @@ EXIT_CODES = {"unsat": 10, "sat": 11}
 Examples:
   secateur verify net.onnx prop.vnnlib --timeout 120 --witness bad_input.txt
   secateur shrink net.onnx | secateur verify - prop.vnnlib --json
-  secateur verify net.onnx prop.vnnlib --exit-verdict; test $? -eq 10 && echo proved"""
+  secateur verify net.onnx prop.vnnlib --exit-verdict; test $? -eq 10 && echo proved
+  secateur verify net.onnx prop.vnnlib --verifier crown,marabou --disagreement /tmp/who-is-wrong
+  secateur verify net.onnx prop.vnnlib --verifier crown,neuralsat --portfolio
+  secateur verify f=dense.onnx,g=pruned.onnx twins.vnnlib"""
 )
 @model_argument
 @property_argument
 @timeout_option
 @verifier_option
+@verifier_args_option
+@click.option(
+    "--portfolio",
+    is_flag=True,
+    help="Run all verifiers side by side; the first answer that can be trusted ends the others.",
+)
+@click.option(
+    "--disagreement",
+    metavar="DIR",
+    default="disagreement",
+    show_default=True,
+    help="Where all that shows it again is written when verifiers disagree.",
+)
+@click.option("--log", metavar="FILE", help="Where to write what a foreign verifier printed.")
 @click.option("--witness", "witness_file", metavar="FILE", help="Where to write the witness of a 'sat'.")
 @click.option(
     "--exit-verdict", is_flag=True, help="Exit with 10 for unsat, 11 for sat, 12 for unknown or timeout."
@@ -71,7 +92,11 @@ def command(
     model: str,
     prop: str,
     timeout: float,
-    verifier: str,
+    verifiers: tuple[str, ...],
+    verifier_args: tuple[str, ...],
+    portfolio: bool,
+    disagreement: str,
+    log: str | None,
     witness_file: str | None,
     exit_verdict: bool,
     as_json: bool,
@@ -82,43 +107,56 @@ def command(
     seed: int,
     threads: int | None,
 ) -> None:
-    """Decide whether an input can satisfy PROPERTY (VNN-LIB) on MODEL (ONNX).
+    """Decide whether an input can satisfy PROPERTY (VNN-LIB 1.0 or 2.0) on MODEL (ONNX).
 
     Prints 'sat' (there is one: see --witness), 'unsat' (proved: there is none), 'unknown' or 'timeout'.
     A property states what must not happen, so 'unsat' is the good news. 'sat' is said only of an input that
-    violates the property in onnxruntime too. Ctrl-C ends the search in order: 'timeout', with what is known by then.
+    violates the property in onnxruntime too (a foreign verifier's that does not is an 'invalid-witness'). Ctrl-C ends
+    the search in order: 'timeout', with what is known by then. Several networks are given as NAME=FILE,NAME=FILE.
+
+    With several verifiers a witness that holds settles the question, then 'unsat' from one that is not known to have
+    said it wrongly; who said 'unsat' against a witness is named, and the exit code is 1.
     """
     if profile:
         os.environ.setdefault(
             "KINETO_LOG_LEVEL", "99"
         )  # the profiler's own messages; read when torch is imported
     from secateur.formats import verdict
-    from secateur.pipeline import campaign, compute
+    from secateur.pipeline import campaign, compute, dispatch
+    from secateur.pipeline.dispatch.foreign import Limits
     from secateur.pipeline.profile import Sampler
+    from secateur.pipeline.questions import How
 
-    if state is not None and verifier != "crown":
-        raise click.UsageError(f"the verifier {verifier} leaves no --state")
+    names = [name for value in verifiers for name in dispatch.split(value)]
+    if state is not None and names != ["crown"]:
+        raise click.UsageError(f"the verifier {', '.join(names)} leaves no --state")
     compute.configure(device, threads)
+    memory = compute.memory(device) if memory is None else memory
+    limits = Limits(memory, threads or os.cpu_count() or 1, verifier_args)
+    how = How(device=device, seed=seed, memory=memory, limits=limits)
+    if len(names) > 1:
+        if witness_file is not None or log is not None or profile:
+            raise click.UsageError("--witness, --log and --profile go with one verifier")
+        _several(ctx, model, prop, names, how, timeout, portfolio, disagreement, as_json, exit_verdict)
+        return
+    [verifier] = names
     with interruptible() if verifier == "crown" else nullcontext(uninterrupted) as stop:
         sampler = Sampler(stop) if profile else None
         try:
             record = campaign.verify_files(
                 model,
                 prop,
-                verifier=verifier,
+                replace(how, verifier=verifier, stop=sampler or stop),
                 timeout=timeout,
-                device=device,
-                seed=seed,
-                memory=compute.memory(device) if memory is None else memory,
                 state=state,
-                stop=sampler or stop,
                 witness_file=witness_file,
+                log=log,
             )
         finally:  # a profiler that listens when the process ends crashes it
             if sampler is not None:
                 sampler.close()
     if sampler is not None:
-        record = replace(record, labels=_numbers(record, sampler, device))
+        record = replace(record, labels={**record.labels, **_numbers(record, sampler, device)})
         for line in _table(record):
             say(line)
     click.echo(verdict.to_json(record) if as_json else record.verdict)
@@ -129,6 +167,48 @@ def command(
         ctx.exit(130)
     if exit_verdict:
         ctx.exit(EXIT_CODES.get(record.verdict, 12))
+
+
+def _several(
+    ctx: click.Context,
+    model: str,
+    prop: str,
+    names: list[str],
+    how: How,
+    timeout: float,
+    portfolio: bool,
+    disagreement: str,
+    as_json: bool,
+    exit_verdict: bool,
+) -> None:
+    """Several verifiers: side by side, or one after the other to check each other."""
+    from secateur.formats import verdict
+    from secateur.pipeline import crosscheck
+
+    def tell(record: Record) -> None:
+        why = f": {record.message}" if record.message else ""
+        say(f"{record.verifier}: {record.verdict} in {record.seconds:.2f} s{why}")
+
+    if portfolio:
+        records = list(crosscheck.portfolio(model, prop, names, how, timeout=timeout))
+        for record in records:
+            tell(record)
+    else:
+        records = crosscheck.check_each(model, prop, names, how, timeout=timeout, said=tell)
+    conclusion = crosscheck.conclude(records)
+    if as_json:
+        lines = [json.loads(verdict.to_json(record)) for record in records]
+        emit_json({"verdict": conclusion.verdict, "refuted": conclusion.refuted, "records": lines})
+    else:
+        click.echo(conclusion.verdict)
+    if conclusion.message:
+        say(conclusion.message)
+    if conclusion.refuted:
+        crosscheck.write_reproduction(disagreement, model, prop, records, how)
+        say(f"{disagreement} shows it again: sh {disagreement}/reproduce.sh")
+        ctx.exit(1)
+    if exit_verdict:
+        ctx.exit(EXIT_CODES.get(conclusion.verdict, 12))
 
 
 def _numbers(record: Record, sampler: Sampler, device: str) -> Mapping[str, Label]:

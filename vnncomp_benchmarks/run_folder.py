@@ -18,6 +18,8 @@ from secateur.formats.errors import InputError, SecateurError
 from secateur.formats.verdict import VERDICTS, Record
 from secateur.pipeline import campaign, compute
 from secateur.pipeline.campaign import Tally
+from secateur.pipeline.dispatch.foreign import Limits
+from secateur.pipeline.questions import How
 from secateur.tools.progress import progress
 
 Expected = dict[tuple[str, str], str]
@@ -52,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--timeout", type=float, default=20.0, help="seconds an instance at most (default 20)"
     )
-    parser.add_argument("--verifier", choices=["crown", "milp", "auto_lirpa"], default="crown")
+    parser.add_argument("--verifier", default="crown", help="as of `secateur verify` (default crown)")
     parser.add_argument("--limit", type=int, help="only the first N instances of each folder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -64,20 +66,17 @@ def _run(folder: Path, arguments: argparse.Namespace) -> list[Record]:
     plan = campaign.plan(
         str(folder / "instances.csv"),
         arguments.results,
-        verifier=arguments.verifier,
+        verifiers=[arguments.verifier],
         timeout=arguments.timeout,
         limit=arguments.limit,
         labels={"benchmark": folder.name},
     )
     records = plan.finished
     with progress(len(plan.pending), folder.name) as step:
-        for record in campaign.run(
-            plan.pending,
-            arguments.results,
-            device=arguments.device,
-            seed=arguments.seed,
-            memory=compute.memory(arguments.device),
-        ):
+        memory = compute.memory(arguments.device)
+        limits = Limits(memory, arguments.threads or os.cpu_count() or 1, category=folder.name)
+        how = How(device=arguments.device, seed=arguments.seed, memory=memory, limits=limits)
+        for record in campaign.run(plan.pending, arguments.results, how):
             records.append(record)
             step(f"{record.verdict} in {record.seconds:.1f} s {record.message}"[:100])
     return records

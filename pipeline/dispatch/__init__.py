@@ -18,8 +18,8 @@ FOREIGN: dict[str, Tool] = {
 }
 """The foreign verifiers that are known by name."""
 
-OPEN = {"vnncomp:": generic.vnncomp, "command:": generic.template}
-"""Prefixes of verifiers that bring their own call."""
+OPEN = {"vnncomp:": generic.vnncomp, "command:": generic.template, "process:": generic.own}
+"""Prefixes of verifiers that bring their own call; `process:` is one of ours in a process of its own."""
 
 
 def tool(spec: str) -> Tool | None:

@@ -150,6 +150,7 @@ def _result(judged: Judged, phases: dict[str, float]) -> Result:
         bound=None,
         layers=None,
         message=judged.message,
+        replay=judged.replay,
     )
 
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from secateur.formats.errors import InputError
 from secateur.pipeline.dispatch.process import Finished
-from secateur.pipeline.dispatch.protocol import Claim, Task, Tool, read_if_any, result_file
+from secateur.pipeline.dispatch.protocol import (
+    Claim,
+    Task,
+    Tool,
+    pairs,
+    read_if_any,
+    result_file,
+    silent,
+    word,
+)
 from secateur.pipeline.dispatch.vibecheck import standard
 
 SCRIPTS = ("prepare_instance.sh", "run_instance.sh")
@@ -41,6 +51,7 @@ def vnncomp(folder: str) -> Tool:
         name=f"vnncomp:{Path(folder).name}",
         summary="a VNN-COMP tool by its scripts",
         licence="its own",
+        dialects=("1.0", "2.0"),
         command=command,
         read=result_file,
         prepare=prepare,
@@ -49,6 +60,32 @@ def vnncomp(folder: str) -> Tool:
 
 def _script(script: Path, task: Task) -> list[str]:
     return ["bash", str(script), "v1", task.category, str(task.onnx), str(task.vnnlib)]
+
+
+def own(verifier: str) -> Tool:
+    """A verifier of ours in a process of its own, which can be ended at any time."""
+
+    def command(task: Task) -> Sequence[str]:
+        return [
+            *(sys.executable, "-m", "secateur.tools", "verify", str(task.onnx), str(task.vnnlib)),
+            *("--verifier", verifier, "--timeout", f"{task.timeout:g}", "--threads", str(task.threads)),
+            *("--witness", str(task.folder / "witness"), *task.arguments),
+        ]
+
+    def read(task: Task, finished: Finished) -> Claim:
+        verdict = word(finished.output())
+        if not verdict:
+            return silent(finished)
+        return Claim(verdict, pairs(read_if_any(task.folder / "witness")) if verdict == "sat" else None)
+
+    return Tool(
+        name=f"process:{verifier}",
+        summary=f"{verifier} in a process of its own",
+        licence="BSD-3-Clause",
+        dialects=("1.0", "2.0"),
+        command=command,
+        read=read,
+    )
 
 
 def template(text: str) -> Tool:
@@ -91,6 +128,7 @@ def template(text: str) -> Tool:
         name=f"command:{Path(words[0]).name}",
         summary="a program by its command line",
         licence="its own",
+        dialects=("1.0", "2.0"),
         command=command,
         read=read,
     )

@@ -60,7 +60,8 @@ class Tool:
 
     `requirements` are what pip installs for it, `package` the distribution whose version counts (both empty: it comes
     as source, and `source_file` must exist in its folder). `prepare` is a command that is run before, outside the
-    timeout. `trusted` is False where its `unsat` has been seen to be wrong: `remark` says where.
+    timeout. `dialects` are the versions of VNN-LIB it reads. `trusted` is False where its `unsat` has been seen to be
+    wrong: `remark` says where.
     """
 
     name: str
@@ -73,8 +74,13 @@ class Tool:
     source_file: str = ""
     prepare: Callable[[Task], Sequence[str]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    dialects: tuple[str, ...] = ("1.0",)
     trusted: bool = True
     remark: str = ""
+
+    def reads(self, version: str) -> bool:
+        """Whether it takes properties in that version of VNN-LIB."""
+        return version in self.dialects
 
 
 VERDICTS = {

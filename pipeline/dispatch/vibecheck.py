@@ -52,6 +52,7 @@ TOOL = Tool(
     licence="GPL-3.0",
     command=_command,
     read=standard,
+    dialects=("1.0", "2.0"),
     requirements=("torch", "torchvision", "vibecheck-nn"),
     package="vibecheck-nn",
     trusted=False,

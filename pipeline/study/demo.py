@@ -23,6 +23,7 @@ from secateur.pipeline import campaign, compute, properties, prune, verify
 from secateur.pipeline.convert import conversion
 from secateur.pipeline.convert.sources import Source
 from secateur.pipeline.properties import Robustness
+from secateur.pipeline.questions import How
 from secateur.pipeline.study.report import report
 from secateur.pipeline.study.stages import Stages
 from secateur.pipeline.study.summary import DENSE, Summary, summarise
@@ -116,9 +117,9 @@ def _run(directory: str, settings: Settings, step: Progress) -> Outcome:
     for _ in range(len(models) * settings.images - len(plan.pending)):
         step("verified")
     records = plan.finished
-    for record in campaign.run(
-        plan.pending, str(folder / "results.jsonl"), seed=settings.seed, witness_dir=str(folder / "witnesses")
-    ):
+    how = How(seed=settings.seed)
+    results, witnesses = str(folder / "results.jsonl"), str(folder / "witnesses")
+    for record in campaign.run(plan.pending, results, how, witness_dir=witnesses):
         records.append(record)
         step(f"verifying {Path(record.model).stem}: {record.verdict}")
     measured = measure.read(str(folder / "models.jsonl"))

@@ -25,7 +25,8 @@ class Result:
     `verdict` is "sat" (with a witness), "unsat", "timeout" or "unknown". `bound` is the least, over all sub-problems,
     of the proven lower bounds of the violation: above 0 for "unsat" (0 itself where branch and bound closed every
     domain), None when nothing was bounded. `layers` are those of the first region's box at the root; `phases` the
-    seconds of each rung; `domains` how many sub-problems branch and bound looked at.
+    seconds of each rung; `replay` says how the witness of a foreign verifier held ("strict", or "tolerant": see
+    `dispatch.judge`); `domains` how many sub-problems branch and bound looked at.
     """
 
     verdict: str
@@ -36,3 +37,4 @@ class Result:
     bound: float | None
     layers: tuple[LayerStability, ...] | None
     message: str = ""
+    replay: str = ""

@@ -10,6 +10,7 @@ from factories import box_property, mlp
 from secateur.formats import verdict, witness
 from secateur.formats.errors import InputError
 from secateur.pipeline import campaign
+from secateur.pipeline.questions import How
 from secateur.pipeline.verify.engine import Engine
 from secateur.pipeline.verify.work import Work
 
@@ -30,7 +31,7 @@ def instances(tmp_path: Path) -> str:
 def test_each_instance_gets_its_record(instances: str, tmp_path: Path) -> None:
     results = str(tmp_path / "r.jsonl")
     plan = campaign.plan(instances, results, timeout=20, labels={"benchmark": "tiny"})
-    records = list(campaign.run(plan.pending, results, seed=3, witness_dir=str(tmp_path / "witnesses")))
+    records = list(campaign.run(plan.pending, results, How(seed=3), witness_dir=str(tmp_path / "witnesses")))
     assert records == verdict.read([results])
     records = sorted(records, key=lambda record: ["never", "always", "five"].index(record.property[:-7]))
     assert [record.verdict for record in records] == ["unsat", "sat", "error"]
@@ -59,7 +60,7 @@ def test_a_second_run_does_only_what_is_missing(instances: str, tmp_path: Path) 
     # What failed is tried again; another timeout, verifier or property is another question.
     assert [job.instance.vnnlib for job in campaign.plan(instances, results).pending] == ["five.vnnlib"]
     assert len(campaign.plan(instances, results, timeout=10).pending) == 3
-    assert len(campaign.plan(instances, results, verifier="milp").pending) == 3
+    assert len(campaign.plan(instances, results, verifiers=["milp"]).pending) == 3
     (tmp_path / "never.vnnlib").write_text(box_property([0.0] * 4, [1.0] * 4, 3, "(>= Y_0 999.0)"))
     pending = [job.instance.vnnlib for job in campaign.plan(instances, results).pending]
     assert pending == ["never.vnnlib", "five.vnnlib"]
