@@ -175,7 +175,9 @@ def _joint(reader: _Reader, i: int, query: Query, reading: float, how: How) -> A
         ((_, answer),) = _ladder(engine, known, [0], how)
     elif (tool := how.tool) is not None:
         runner = Runner(tool, Replay(whole.model), how.limits)
-        stream = replace(question, prop=streams.STREAM)  # neither network nor property is a file as it was given
+        stream = replace(
+            question, prop=streams.STREAM
+        )  # neither network nor property is a file as it was given
         answer = _foreign(runner, streams.STREAM, whole.model, stream, whole.query, reading, how)
     else:
         answer = _plain(whole.model, question, whole.query, reading, how)
