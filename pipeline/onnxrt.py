@@ -23,7 +23,7 @@ Array = NDArray[np.generic]
 Function = Callable[[Array], Array]
 
 _CHUNK = 256  # samples a call, and
-_CHUNK_ELEMENTS = 2**20  # input elements a call: they bound the memory of activations
+_CHUNK_ELEMENTS = 2**18  # input elements a call: they bound the memory of activations
 _REBATCH_FROM = 8  # samples from which a second session with a free batch dimension pays
 BATCH_TOLERANCE = (
     1e-3  # kernels differ between batch sizes by rounding; a wrong re-batching differs by far more
@@ -40,18 +40,27 @@ _TYPES = {
 }
 
 
-def session(model: Model | onnx.ModelProto, *, threads: int = 1) -> ort.InferenceSession:
-    """A quiet CPU session with `threads` threads.
+def session(
+    model: Model | onnx.ModelProto, *, threads: int = 1, frugal: bool = False
+) -> ort.InferenceSession:
+    """A quiet CPU session with `threads` threads; a `frugal` one lets go of a value's memory after its last reader
+    (and asks for shapes as soon as they are known), where an ordinary one keeps it for the next run.
 
     Raises:
         UnsupportedError: onnxruntime does not load the model (unknown operator or opset, clashing shapes).
     """
     proto, name = (model.proto, model.name) if isinstance(model, Model) else (model, None)
-    return _session(proto, threads, name)
+    return _session(proto, threads, frugal, name)
 
 
-def _session(proto: onnx.ModelProto, threads: int, name: str | None = None) -> ort.InferenceSession:
+def _session(
+    proto: onnx.ModelProto, threads: int, frugal: bool, name: str | None = None
+) -> ort.InferenceSession:
     options = ort.SessionOptions()
+    if frugal:
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -121,7 +130,7 @@ class Runner:
         else:
             proto, name = (model.proto, model.name) if isinstance(model, Model) else (model, None)
             self._proto, self._weights = onnx_parts.apart(proto)
-            ready = _session(self._proto, threads, name)
+            ready = _session(self._proto, threads, bool(self._weights), name)
         self._single = _Loaded(ready, self._weights)
         self._inputs = self._single.inputs
         self._shapes = [_ort_shape(value.shape) for value in self._inputs]
@@ -147,11 +156,11 @@ class Runner:
         if count == 0:
             return self._run(self._single, np.zeros((1, self.inputs), np.float32))[:0]
         rows = x.reshape(count, self.inputs)
-        if count > 1 and not self._tried:
+        step = max(1, min(_CHUNK, _CHUNK_ELEMENTS // max(1, self.inputs)))
+        if min(count, step) > 1 and not self._tried:
             self._try_batch(rows)
         if self._batched is None:
             return np.concatenate([self._run(self._single, row[None]) for row in rows])
-        step = max(1, min(_CHUNK, _CHUNK_ELEMENTS // max(1, self.inputs)))
         return np.concatenate([self._run(self._batched, rows[i : i + step]) for i in range(0, count, step)])
 
     def together(self, rows: Array) -> Array:
@@ -187,7 +196,7 @@ class Runner:
             candidate = self._single
             if not free and self._proto is not None:
                 freed = free_batch(self._proto, but=self._weights)
-                candidate = _Loaded(_session(freed, self._threads), self._weights)
+                candidate = _Loaded(_session(freed, self._threads, bool(self._weights)), self._weights)
             together = self._run(candidate, probe)
         except UnsupportedError:
             return
@@ -229,7 +238,7 @@ def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     known = {value.name for value in copy.graph.output}
     inner = [name for node in copy.graph.node for name in node.output if name and name not in known]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
-    ready = session(copy)
+    ready = session(copy, frugal=True)
     feeds = zeros(ready, but=weights)
     names = [value.name for value in ready.get_outputs()]
     results = answers(ready, names, {**feeds, **weights})
@@ -239,19 +248,22 @@ def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 def zeros(ready: ort.InferenceSession, batch: int = 1, but: Container[str] = ()) -> dict[str, Array]:
     """An input of zeros, without the inputs named in `but`: `batch` where the leading dimension (or one of the same
-    name) is symbolic, else 1."""
-    shapes = {value.name: value.shape for value in ready.get_inputs() if value.name not in but}
-    names = {shape[0] for shape in shapes.values() if shape and not _is_fixed(shape[0])}
-    return {
-        value.name: np.zeros(
-            [
-                dim if _is_fixed(dim) else batch if axis == 0 or (dim and dim in names) else 1
-                for axis, dim in enumerate(value.shape)
-            ],
-            _TYPES.get(value.type, np.float32),
+    name) is symbolic, else 1. They share one memory: not to be written to."""
+    values = [value for value in ready.get_inputs() if value.name not in but]
+    names = {value.shape[0] for value in values if value.shape and not _is_fixed(value.shape[0])}
+    shapes = [
+        tuple(
+            dim if _is_fixed(dim) else batch if axis == 0 or (dim and dim in names) else 1
+            for axis, dim in enumerate(value.shape)
         )
-        for value in ready.get_inputs()
-        if value.name in shapes
+        for value in values
+    ]
+    types = [np.dtype(_TYPES.get(value.type, np.float32)) for value in values]
+    sizes = [prod(shape) * kind.itemsize for shape, kind in zip(shapes, types, strict=True)]
+    memory = np.zeros(max(sizes, default=0), np.uint8)
+    return {
+        value.name: memory[:size].view(kind).reshape(shape)
+        for value, shape, kind, size in zip(values, shapes, types, sizes, strict=True)
     }
 
 
@@ -283,7 +295,7 @@ def compare(
 ) -> float:
     """Worst |a(x) − b(x)| / max(1, max |a(x)|) over random inputs (and `real_inputs` [N, ...], when given).
 
-    Left to itself it draws 64 inputs, or fewer for large ones: 2²⁰ elements' worth, but at least 8.
+    Left to itself it draws 64 inputs, or fewer for large ones: 2¹⁸ elements' worth, but at least 8.
 
     Either side may be a model or a function [N, inputs] -> [N, outputs]; one must be a model.
 

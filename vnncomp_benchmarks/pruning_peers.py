@@ -6,7 +6,7 @@
 Each tool takes the same share of every layer's channels by magnitude (L1 here, L2 there), where layers that are tied
 lose theirs together, and leaves the classifier's outputs alone. Torch-Pruning works on the torch module, which is
 exported afterwards as the dense one is for the other two (TorchScript, opset 17, batch normalisations folded where the
-exporter does it), so that the same is counted of all: floating-point elements and multiply-adds of the ONNX file. A tool
+exporter does it), so that the same is counted of all: float elements and multiply-adds of the ONNX file. A tool
 that is not installed is left out and named. Exits with 1 where Secateur leaves more parameters than another.
 """
 

@@ -54,7 +54,8 @@ def kth_lowest(pools: Sequence[Scores], k: int, few: int = _FEW) -> float:
         return low
     while True:
         step = max(1, (total - below - above) // few)
-        inside = np.concatenate([scores[(scores > low) & (scores < high)][::step] for scores in pools])
+        # copies, since a view would hold all that it is taken from
+        inside = np.concatenate([scores[(scores > low) & (scores < high)][::step].copy() for scores in pools])
         if step == 1:
             return float(np.partition(inside, k - below - 1)[k - below - 1])
         rank = min(len(inside), 1 + len(inside) * (k - below) // (total - below - above))

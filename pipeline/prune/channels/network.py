@@ -198,7 +198,7 @@ class Network:
         ]
         del graph.output[:]
         graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
-        session = onnxrt.session(skeleton)
+        session = onnxrt.session(skeleton, frugal=True)
         feeds = onnxrt.zeros(session, batch)
         results = onnxrt.answers(session, asked, feeds)
         shapes = {name: value.shape for name, value in feeds.items()}
