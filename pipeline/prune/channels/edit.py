@@ -67,7 +67,7 @@ class Edit:
             name = self.unused(wish or f"{name or node.name or node.output[0]}_shrunk")
             node.input.extend([""] * (index + 1 - len(node.input)))
             node.input[index] = name
-        self._written[name] = np.ascontiguousarray(array)
+        self._written[name] = np.asarray(array, order="C")
 
     def unused(self, wish: str) -> str:
         """A value name not in use yet."""
@@ -174,7 +174,7 @@ def _cut(array: Array, axes: dict[int, Keep]) -> Array:
     for axis, keep in axes.items():
         if not keep.all():
             array = np.compress(keep, array, axis=axis)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def _copy(source: Any, target: Any, skip: set[str]) -> None:

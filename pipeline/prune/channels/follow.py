@@ -107,6 +107,16 @@ class Call:
             spreads.append(spread)
         return tuple(spreads)
 
+    def fit(self, value: Value, shape: Shape) -> Value:
+        """The spreads that are as long as the axes they are on; the others (pooled over, padded, …) end here."""
+        fitting = []
+        for spread in value:
+            if spread.ids.shape == tuple(shape[axis] for axis in spread.axes):
+                fitting.append(spread)
+            else:
+                self.pin(spread, "changed in length by")
+        return tuple(fitting)
+
     def pin(self, what: Spread | Value, reason: str) -> None:
         for spread in (what,) if isinstance(what, Spread) else what:
             self.ledger.pin(spread.ids, f"{reason} {label(self.node)}")
@@ -284,7 +294,7 @@ def follow(network: Network, rules: dict[str, Rule], view: View) -> Flow:
                     ledger.pin(ids, f"their number and the batch size are read together by {label(node)}")
         for name, value in zip(node.output, results, strict=False):
             if name and value:
-                values[name] = value
+                values[name] = call.fit(value, network.shapes[name])
     _unite_shared(network, ledger)
     for name in network.outputs:
         for spread in values.get(name, ()):

@@ -12,13 +12,19 @@ from secateur.pipeline.prune.channels.follow import Call, Combine, Rule
 from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Role, Spread, Value
 
 
-def unary(function: Callable[[Call, Floats], Floats]) -> Rule:
-    """A function of each element of the first input."""
+def unary(function: Callable[[Call, Floats], Floats], *, partial: bool = False) -> Rule:
+    """A function of each element of the first input. `partial`: it is not finite everywhere, as the logarithm; then
+    channels whose masked value it does not take stay (a zero weight behind them would not mask them)."""
 
     def rule(call: Call) -> list[Value]:
         for index in range(1, len(call.node.input)):
             call.pin(call.value(index), "a parameter of")
-        return [tuple(spread.mapped(lambda x: function(call, x)) for spread in call.value(0))]
+        value = tuple(spread.mapped(lambda x: function(call, x)) for spread in call.value(0))
+        for before, after in zip(call.value(0), value, strict=True):
+            if partial:
+                bad = np.isfinite(before.masked) & ~np.isfinite(after.masked)
+                call.ledger.pin(after.ids[bad], f"not finite when masked by {label(call.node)}")
+        return [value]
 
     return rule
 
@@ -84,8 +90,15 @@ def product(a: Floats, b: Floats) -> Floats:
     return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def quotient(a: Floats, b: Floats) -> Floats:
-    return a / b
+def division(call: Call) -> list[Value]:
+    """A quotient whose divisor is live must not become one of zeros when masked."""
+    rank = len(call.result)
+    operands = [call.operand(0, rank), call.operand(1, rank, "fixed")]
+    for spread in operands[1].spreads:
+        call.ledger.pin(
+            spread.ids[spread.masked == 0], f"they divide by zero when masked: {label(call.node)}"
+        )
+    return [call.join(operands, call.result, np.divide)]
 
 
 def slope(x: Floats, factor: Floats) -> Floats:

@@ -177,7 +177,7 @@ def expand(call: Call) -> list[Value]:
 def resize(call: Call) -> list[Value]:
     """Resize and Upsample, by scales or by sizes; live axes keep theirs."""
     scaled = [a for a, (old, new) in enumerate(zip(call.shape(0), call.result, strict=True)) if old != new]
-    value = call.without(call.value(0), scaled, "resized by")
+    value = call.fit(call.without(call.value(0), scaled, "resized by"), call.result)
     if call.attribute("mode", "nearest") != "nearest" or (call.given(1) and call.network.opset > 10):
         value = tuple(s.mapped(lambda x: np.where(x == 0, 0.0, np.nan)) for s in value)
     if call.attribute("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
