@@ -10,10 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx
+from hypothesis import reject
 from hypothesis import strategies as st
 from onnx import helper
 
 from factories import model
+from secateur.formats import onnx_model
+from secateur.formats.onnx_model import initializers
+from secateur.pipeline import onnxrt
+from secateur.pipeline.prune.channels import Channels, analyse
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -325,3 +330,30 @@ def graphs(draw: st.DrawFn, blocks: int = 6) -> onnx.ModelProto:
     b.nodes[-1].output[0] = "y"
     assert y
     return model(b.nodes, b.constants, ["N", 3, 6, 6], ["N", 2])
+
+
+def masked(proto: onnx.ModelProto, found: Channels, dropped: dict[str, np.ndarray]) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    arrays = initializers(proto)
+    for name, keep in found.masks(dropped).items():
+        onnx_model.set_initializer(copy, name, np.where(keep, arrays[name], arrays[name].dtype.type(0)))
+    return copy
+
+
+def check(
+    proto: onnx.ModelProto, *, seed: int = 0, share: float = 0.5, view: str = "channels"
+) -> tuple[Channels, onnx.ModelProto]:
+    """Drop a random share of units; the removed model must be the masked one. Both are returned."""
+    found = analyse(proto, view=view)
+    random = np.random.default_rng(seed)
+    dropped = found.protect({group.name: random.random(group.size) < share for group in found.groups})
+    small = found.remove(dropped)
+    onnx.checker.check_model(small, full_check=True)
+    assert small.graph.output == proto.graph.output
+    assert [value.name for value in small.graph.input] == [value.name for value in proto.graph.input]
+    x = onnxrt.sample_inputs(onnxrt.count_inputs(proto), seed=seed, samples=6)
+    expected = onnxrt.run(masked(proto, found, dropped), x)
+    if not np.isfinite(expected).all():
+        reject()
+    assert onnxrt.difference(expected, onnxrt.run(small, x)) < 2e-5
+    return found, small

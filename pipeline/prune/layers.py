@@ -95,30 +95,3 @@ def _channel_axis(node: onnx.NodeProto, index: int, rank: int) -> int:
 def values(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
     """All initializers by name, as arrays that may be written to."""
     return {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}
-
-
-def feeds_output(graph: onnx.GraphProto, layer: Layer) -> bool:
-    """Whether the layer's channels are (or may be) the graph's outputs, by names alone (see `Flow.unmixed`).
-
-    They are followed through every operator except another layer's data input, which mixes channels; so an
-    operator that is not understood errs on the side of keeping the channels.
-    """
-    constants = {tensor.name for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
-    readers = onnxgraph.readers(graph)
-    frontier, seen = list(layer.node.output), set(layer.node.output)
-    while frontier:
-        value = frontier.pop()
-        if value in outputs:
-            return True
-        for node, index in readers.get(value, ()):
-            if (
-                node.op_type in OPERATORS
-                and index != 2
-                and any(name in constants for place, name in enumerate(node.input[:2]) if place != index)
-            ):
-                continue
-            fresh = [name for name in node.output if name and name not in seen]
-            seen.update(fresh)
-            frontier.extend(fresh)
-    return False

@@ -22,6 +22,7 @@ from secateur.pipeline.prune.channels.network import Network
 from secateur.pipeline.prune.channels.rules import RULES
 
 TOLERANCE = 1e-4
+_ALIVE = "none of them is dead"
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,11 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
         proto = smaller
     left = _widths(proto)
     pinned = dict(gather(flow, layers.find(proto, model.name)).pinned)
-    reports = tuple(
-        LayerReport(
-            layer.name, layer.weight, sizes[layer.weight], left.get(layer.weight, 0), pinned.get(layer.name)
-        )
-        for layer in found
-    )
+    reports = []
+    for layer in found:
+        old, new = sizes[layer.weight], left.get(layer.weight, 0)
+        kept = pinned.get(layer.name, _ALIVE if new == old else None)
+        reports.append(LayerReport(layer.name, layer.weight, old, new, kept))
     small = onnx.ModelProto()
     if proto is model.proto:
         small.CopyFrom(proto)
@@ -113,7 +113,7 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
         small = proto
     difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance)
     onnx_model.add_provenance(small, "shrink", {"seed": seed}, model.sha256)
-    return Shrunk(small, reports, before, parameters(small), difference)
+    return Shrunk(small, tuple(reports), before, parameters(small), difference)
 
 
 def _step(flow: Flow) -> onnx.ModelProto | None:

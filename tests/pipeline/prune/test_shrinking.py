@@ -9,12 +9,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
+from channel_graphs import graphs, masked
 from factories import cnn, mlp, model
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, UnsupportedError
 from secateur.formats.onnx_model import from_proto, initializers
 from secateur.pipeline import onnxrt
-from secateur.pipeline.prune import channels, prune, shrink
+from secateur.pipeline.prune import prune, shrink
+from secateur.pipeline.prune.channels import analyse
+from secateur.pipeline.prune.shrinking import parameters
 
 CONV = {"kernel_shape": [3, 3]}
 
@@ -95,9 +98,9 @@ def chains(draw: st.DrawFn) -> onnx.ModelProto:
 
 
 @given(chains(), st.sampled_from(["weight", "channel"]), st.sampled_from([0.3, 0.7, 0.95]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_shrinking_a_masked_chain_keeps_its_function(proto, granularity, sparsity):
-    assume(granularity == "weight" or channels.analyse(proto).groups)
+    assume(granularity == "weight" or analyse(proto).groups)
     pruned = prune(from_proto(proto), "random", sparsity=sparsity, granularity=granularity)
     small = shrink(from_proto(pruned.proto))
     onnx.checker.check_model(small.proto, full_check=True)
@@ -105,6 +108,30 @@ def test_shrinking_a_masked_chain_keeps_its_function(proto, granularity, sparsit
     assert small.parameters_after <= small.parameters_before
     again = shrink(from_proto(small.proto))
     assert again.parameters_after == small.parameters_after, "not a fixed point"
+
+
+@given(graphs(), st.integers(0, 9), st.sampled_from([0.3, 0.9]))
+@settings(max_examples=60, deadline=None)
+def test_shrinking_a_masked_graph_removes_all_that_is_masked(proto, seed, share):
+    found = analyse(proto)
+    random = np.random.default_rng(seed)
+    dropped = found.protect({group.name: random.random(group.size) < share for group in found.groups})
+    zeroed = masked(proto, found, dropped)
+    assume(np.isfinite(onnxrt.run(zeroed, onnxrt.sample_inputs(108, seed=0, samples=64))).all())
+    small = shrink(from_proto(zeroed))
+    onnx.checker.check_model(small.proto, full_check=True)
+    assert same_function(zeroed, small.proto)
+    assert small.parameters_after <= parameters(found.remove(dropped))
+
+
+@given(graphs(), st.sampled_from([0.5, 0.9]))
+@settings(max_examples=60, deadline=None)
+def test_shrinking_a_sparse_graph_keeps_its_function(proto, sparsity):
+    pruned = prune(from_proto(proto), "random", sparsity=sparsity)
+    assume(np.isfinite(onnxrt.run(pruned.proto, onnxrt.sample_inputs(108, seed=0, samples=64))).all())
+    small = shrink(from_proto(pruned.proto))
+    onnx.checker.check_model(small.proto, full_check=True)
+    assert same_function(pruned.proto, small.proto)
 
 
 def test_every_masked_channel_of_a_cnn_goes():
