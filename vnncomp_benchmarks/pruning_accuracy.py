@@ -7,8 +7,8 @@ Trains an MNIST LeNet and a CIFAR-10 CNN (three Conv-BN-ReLU) with `pipeline.tra
 $SECATEUR_DATA (folder of mnist.npz and cifar10.npz), or with --digits the CNN on the embedded digits, in seconds. Each
 is pruned at --sparsities by every criterion in the table: single weights and channels by criteria that score weights,
 channels by those that score channels, all layers together (global scope). Criteria with data see --samples training
-images; accuracy is measured on test images that nothing else sees. Random is the mean of three seeds. Each JSON line has the SHA-256 of the pruned file: with the same arguments it
-must come out the same.
+images; accuracy is measured on test images that nothing else sees. Random is the mean of three seeds. Each JSON line
+has the SHA-256 of the pruned file: with the same arguments it must come out the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from statistics import fmean
 from typing import Any
 
 from secateur.formats import dataset, onnx_model
-from secateur.formats.onnx_model import Model
+from secateur.formats.errors import InputError
 from secateur.pipeline.prune import prune
 from secateur.pipeline.prune.criteria import CRITERIA, Samples
 from secateur.pipeline.train.evaluate import evaluate
@@ -116,30 +116,21 @@ def _measure(case: Case, arguments: argparse.Namespace) -> Iterator[Record]:
     )
     samples = Samples(training.images[: arguments.samples], training.labels[: arguments.samples])
     for name, granularity, settings_of in _runs():
+        chosen = {"granularity": granularity, "data": samples, "epsilon": case.epsilon, **settings_of}
         for sparsity in arguments.sparsities:
-            for seed in range(RANDOM_SEEDS if name == "random" else 1):
+            for seed in range(arguments.seed, arguments.seed + (RANDOM_SEEDS if name == "random" else 1)):
                 started = time.process_time()
-                result = prune(
-                    model,
-                    name.split()[0],
-                    sparsity=sparsity,
-                    granularity=granularity,
-                    data=samples,
-                    epsilon=case.epsilon,
-                    seed=arguments.seed + seed,
-                    **settings_of,
-                )
+                try:
+                    result = prune(model, name.split()[0], sparsity=sparsity, seed=seed, **chosen)
+                except InputError as reason:  # such as no BatchNormalization to look at
+                    print(reason, file=sys.stderr)
+                    continue
                 seconds = time.process_time() - started
                 digest = hashlib.sha256(onnx_model.to_bytes(result.proto)).hexdigest()
-                accuracy = evaluate(_model(result.proto, case.name), test).accuracy
+                accuracy = evaluate(onnx_model.from_proto(result.proto, case.name), test).accuracy
                 yield Record(
-                    case.name, name, granularity, sparsity, accuracy, dense, result.mask.sparsity,
-                    arguments.seed + seed, seconds, digest,
+                    case.name, name, granularity, sparsity, accuracy, dense, result.mask.sparsity, seed, seconds, digest
                 )  # fmt: skip
-
-
-def _model(proto: Any, name: str) -> Model:
-    return onnx_model.from_proto(proto, name)
 
 
 def _runs() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -117,7 +117,7 @@ def score(name: str, context: Context) -> Saliency:
 
 
 def _check_size(context: Context) -> None:
-    images = context.samples("").images
+    images = context.samples().images
     inputs, found = onnxrt.count_inputs(context.model), images.size // len(images)
     if inputs != found:
         reason = f"the network has {inputs} inputs, the samples have {found} values"

@@ -46,7 +46,7 @@ def _average(context: Context, of: Callable[[NDArray[np.generic]], NDArray[np.ge
                 totals[layer.weight] = totals.get(layer.weight, 0.0) + means * samples
     sizes = _channels(context)
     return {
-        layer.weight: by_channel(layer, totals[layer.weight] / len(context.samples("")), sizes[layer.weight])
+        layer.weight: by_channel(layer, totals[layer.weight] / len(context.samples()), sizes[layer.weight])
         for layer in context.layers
         if layer.weight in totals
     }
@@ -64,7 +64,7 @@ def record(context: Context, values: Sequence[str]) -> Iterator[dict[str, NDArra
         InputError: there are no data, or they do not fit the network.
         UnsupportedError: onnxruntime cannot run the model.
     """
-    images = context.samples("recording activations").images
+    images = context.samples().images
     if not values:
         return
     shapes = onnxrt.value_shapes(context.model)

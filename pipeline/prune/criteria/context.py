@@ -86,7 +86,7 @@ class Context:
     sparsity: float = 0.5
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def samples(self, purpose: str) -> Samples:
+    def samples(self, purpose: str = "the criterion") -> Samples:
         """The data.
 
         Raises:
@@ -96,7 +96,7 @@ class Context:
             raise InputError(f"{purpose} needs data", where=self.model.name, hint="give --data")
         return self.data
 
-    def labels(self, purpose: str) -> NDArray[np.int64]:
+    def labels(self, purpose: str = "the criterion") -> NDArray[np.int64]:
         """The data's labels.
 
         Raises:
@@ -107,7 +107,7 @@ class Context:
             raise InputError(f"{purpose} needs labelled data", where=self.model.name)
         return labels
 
-    def radius(self, purpose: str) -> float:
+    def radius(self, purpose: str = "the criterion") -> float:
         """ε.
 
         Raises:

@@ -70,7 +70,7 @@ def _mean(context: Context, judge: Judge) -> Saliency:
     return {
         layer.weight: by_channel(
             layer,
-            totals[layer.weight] / len(context.samples("")),
+            totals[layer.weight] / len(context.samples()),
             arrays[layer.weight].shape[layer.channel_axis],
         )
         for layer in context.layers
@@ -109,7 +109,7 @@ def preactivations(
     from secateur.pipeline.verify.lowering import lower
     from secateur.pipeline.verify.root import bound_nodes
 
-    images, epsilon = context.samples("bounding").images, context.radius("bounding")
+    images, epsilon = context.samples().images, context.radius()
     compute.configure(context.device)
     graph = lower(context.model).to(torch.float64, context.device)
     x = torch.as_tensor(images, dtype=torch.float64).reshape(len(images), *graph.input.shape)
