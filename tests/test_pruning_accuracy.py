@@ -29,6 +29,7 @@ def test_table_lines_and_plot(
 ) -> None:
     monkeypatch.setattr(script, "DIGITS", replace(script.DIGITS, images=300, epochs=2))
     monkeypatch.setattr(script, "CRITERIA", {name: CRITERIA[name] for name in FEW})
+    monkeypatch.setattr(script, "SYNFLOW_STEPS", 1)
     words = [
         "pruning_accuracy.py",
         "--digits",
@@ -49,7 +50,7 @@ def test_table_lines_and_plot(
         assert (folder / "accuracy.md").read_text() in capsys.readouterr().out
     first, again = found
     assert [record["sha256"] for record in first] == [record["sha256"] for record in again]
-    assert {(r["criterion"], r["granularity"]) for r in first} == {
+    assert {(r["criterion"], r["granularity"]) for r in first if r["criterion"] in FEW} == {
         *((name, "weight") for name in ("random", "magnitude")),
         *((name, "channel") for name in FEW),
     }

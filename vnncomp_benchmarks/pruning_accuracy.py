@@ -7,8 +7,9 @@ Trains an MNIST LeNet and a CIFAR-10 CNN (three Conv-BN-ReLU) with `pipeline.tra
 $SECATEUR_DATA (folder of mnist.npz and cifar10.npz), or with --digits the CNN on the embedded digits, in seconds. Each
 is pruned at --sparsities by every criterion in the table: single weights and channels by criteria that score weights,
 channels by those that score channels, all layers together (global scope). Criteria with data see --samples training
-images; accuracy is measured on test images that nothing else sees. Random is the mean of three seeds. Each JSON line
-has the SHA-256 of the pruned file: with the same arguments it must come out the same.
+images; accuracy is measured on test images that nothing else sees. Random is the mean of three seeds; SynFlow is done
+in many steps, too, as its source does it. Each JSON line has the SHA-256 of the pruned file: with the same arguments it
+must come out the same.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ from secateur.pipeline.train.start import starting_model
 
 RANDOM_SEEDS = 3
 HYDRA_EPOCHS = 20
+SYNFLOW_STEPS = 20
 FAMILIES = {
-    "single weights": ("weight", ("lamp", "snip", "taylor", "grasp", "synflow", "hydra")),
+    "single weights": ("weight", ("lamp", "snip", "taylor", "grasp", "synflow", f"synflow ×{SYNFLOW_STEPS}", "hydra")),
     "channels: scores of weights, summed up": ("channel", ("lamp", "snip", "taylor", "grasp", "synflow", "hydra")),
     "channels: filters and what they do": (
         "channel", ("bn-scale", "fpgm", "cosine", "activation", "apoz", "taylor-channel"),
@@ -141,6 +143,7 @@ def _runs() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield name, "weight", settings
         if row.unit != "block":
             yield name, "channel", settings
+    yield f"synflow ×{SYNFLOW_STEPS}", "weight", {"steps": SYNFLOW_STEPS}
 
 
 def _label(record: Record) -> str:

@@ -136,7 +136,7 @@ def preactivations(
         yield bounds
 
 
-_PAPER = "2206.07311"
+_PAPER = "Li et al. 2022 (2206.07311)"
 
 
 def _row(
