@@ -105,9 +105,10 @@ def table(records: Iterable[Record]) -> Iterator[str]:
     """Rows of the table: files that differ only in the opset share one, with the range of what differs."""
     kinds: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
-        key = (record.model, record.exporter, record.style, record.refused, record.broken)
+        reasons = "; ".join(f"{count} × {reason}" for reason, count in sorted(record.left_alone.items()))
+        key = (record.model, record.exporter, record.style, record.refused, record.broken, reasons)
         kinds.setdefault(key, []).append(record)
-    for (model, exporter, style, refused, broken), group in kinds.items():
+    for (model, exporter, style, refused, broken, reasons), group in kinds.items():
         cells = [model, f"{exporter} {style}".strip(), _range([record.opset or 0 for record in group])]
         if group[0].parameters is None:
             yield " | ".join(["|", *cells, *["–"] * 4, f"**{broken}**" if broken else refused, "|"])
@@ -117,11 +118,8 @@ def table(records: Iterable[Record]) -> Iterator[str]:
         cells.append(_change(millions, "{:.2f}"))
         cells.append(_change([record.milliseconds for record in group], "{:.2f}"))
         cells.append(f"{max(record.difference or 0.0 for record in group):.0e}")
-        reasons = group[0].left_alone
-        listed = "; ".join(f"{count} × {reason}" for reason, count in sorted(reasons.items()))
-        cells.append(
-            f"{sum(reasons.values())} of {group[0].layers}: {listed}" + (f" **{broken}**" if broken else "")
-        )
+        kept = sum(group[0].left_alone.values())
+        cells.append(f"{kept} of {group[0].layers}: {reasons}" + (f" **{broken}**" if broken else ""))
         yield f"| {' | '.join(cells)} |"
 
 

@@ -4,7 +4,7 @@
     PYTHONPATH=peers .venv/bin/python vnncomp_benchmarks/pruning_peers.py
 
 Each tool takes the same share of every layer's channels by magnitude (L1 here, L2 there), where layers that are tied
-lose theirs together, and leaves the classifier's outputs alone. Torch-Pruning works on the torch module, which is
+lose theirs together, and leaves the outputs alone. Torch-Pruning works on the torch module, which is
 exported afterwards as the dense one is for the other two (TorchScript, opset 17, batch normalisations folded where the
 exporter does it), so that the same is counted of all: float elements and multiply-adds of the ONNX file. A tool
 that is not installed is left out and named. Exits with 1 where Secateur leaves more parameters than another.
@@ -24,7 +24,6 @@ from pathlib import Path
 import onnx
 import torch
 
-from pruning_zoo.convolutional import CLASSES
 from pruning_zoo.export import Variant, export, export_module
 from pruning_zoo.measure import parameters
 from pruning_zoo.models import ZOO, build
@@ -47,17 +46,14 @@ def torch_pruning(name: str, dense: Path, share: float) -> onnx.ModelProto:
     import torch_pruning as tp
 
     module, shape = build(name)
+    layers = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d | torch.nn.Linear)]
     pruner = tp.pruner.BasePruner(
         module,
         torch.zeros(1, *shape),
         importance=tp.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=share,
         global_pruning=False,
-        ignored_layers=[
-            part
-            for part in module.modules()
-            if isinstance(part, torch.nn.Linear) and part.out_features == CLASSES
-        ],
+        ignored_layers=layers[-1:],
     )
     pruner.step()
     path = dense.with_suffix(".torch_pruning.onnx")
@@ -76,7 +72,7 @@ TOOLS: dict[str, tuple[Tool, str]] = {
     "secateur": (secateur, "prune magnitude --granularity channel --scope layer, then shrink"),
     "torch-pruning": (
         torch_pruning,
-        "BasePruner, GroupMagnitudeImportance(p=2), global_pruning=False, classifier ignored",
+        "BasePruner, GroupMagnitudeImportance(p=2), global_pruning=False, last layer ignored",
     ),
     "onnxsim": (onnxsim, "apply_structured_pruning(importance_norm='l2')"),
 }

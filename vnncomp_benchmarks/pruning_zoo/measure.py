@@ -59,11 +59,14 @@ def measure(record: Record, path: Path, sparsity: float, granularity: str = "cha
     except Exception as error:  # a defect: to be shown beside the others, not to end the table
         record.broken = f"{type(error).__name__}: {error}"
         return
-    record.broken = _faults(small)
+    record.broken = _faults(small, whole=granularity == "channel")
     record.layers = len(small.layers)
-    record.left_alone = dict(Counter(_reason(layer) for layer in small.layers if layer.before == layer.after))
+    alone = [_reason(layer) for layer in small.layers if layer.before == layer.after]
+    record.left_alone = dict(Counter(reason or "nothing dead" for reason in alone))
     record.parameters = (parameters(dense.proto), parameters(small.proto))
     record.multiply_adds = (flops.count(dense).multiply_adds, flops.count(small.proto).multiply_adds)
+    if pruned.pruned and record.multiply_adds[1] >= record.multiply_adds[0]:
+        record.broken = f"{pruned.pruned} {granularity}s are masked, nothing became smaller"
     before, masked, after = (onnxrt.session(proto) for proto in (dense.proto, pruned.proto, small.proto))
     record.difference = _difference(masked, after)
     if not record.difference <= TOLERANCE:
@@ -71,12 +74,14 @@ def measure(record: Record, path: Path, sparsity: float, granularity: str = "cha
     record.milliseconds = _milliseconds(before, after)
 
 
-def _faults(small: Shrunk) -> str:
-    """Why the result is not valid, or leaves something alone without a reason; empty if all is well."""
+def _faults(small: Shrunk, whole: bool) -> str:
+    """Why the result is not valid, or, where all layers were pruned (`whole`), leaves one alone without a reason."""
     try:
         onnx.checker.check_model(small.proto, full_check=True)
     except Exception as error:
         return f"invalid: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
+    if not whole:
+        return ""
     silent = [layer.name for layer in small.layers if layer.before == layer.after and not _reason(layer)]
     return f"left alone without a reason: {', '.join(silent)}" if silent else ""
 
