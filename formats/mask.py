@@ -91,6 +91,11 @@ def from_bytes(data: bytes, name: str) -> Mask:
     )
 
 
+def is_mask(data: bytes) -> bool:
+    """Whether the bytes look like a safetensors file: 8 bytes of length, then JSON of that length."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
+
+
 def read(source: str) -> Mask:
     """Read the mask at `source` (path or `-`; gzip understood).
 

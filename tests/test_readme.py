@@ -15,7 +15,7 @@ README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encodi
 
 
 def test_every_command_is_described() -> None:
-    table = re.findall(r"^\| `(\w+).*$", README, flags=re.MULTILINE)
+    table = re.findall(r"^\| `([\w-]+).*$", README, flags=re.MULTILINE)
     assert set(table) | {"mask"} == set(COMMANDS)
 
 

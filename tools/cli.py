@@ -21,7 +21,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Pruning": {
         "prune": "Zero the weights or channels that a criterion scores lowest.",
         "apply": "Apply a mask to a model.",
-        "mask": "Show and combine masks.",
+        "mask": "Show, compare and combine masks.",
+        "extract-mask": "Recover the mask of a model that another tool pruned.",
         "shrink": "Remove dead neurons and channels from the graph.",
     },
     "Proving": {
@@ -41,7 +42,7 @@ SECTIONS: dict[str, dict[str, str]] = {
 """What `secateur --help` shows, so that it need not import a single command."""
 
 COMMANDS: dict[str, str] = {
-    name: f"secateur.tools.{name}:command" for section in SECTIONS.values() for name in section
+    name: f"secateur.tools.{name.replace('-', '_')}:command" for section in SECTIONS.values() for name in section
 }
 """Each subcommand's click object, as `module:attribute`."""
 

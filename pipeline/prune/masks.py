@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats import onnx_model
-from secateur.formats.errors import InputError
+from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.prune import layers
@@ -49,7 +49,7 @@ class Overlap:
     neither: int
 
     @property
-    def similarity(self) -> float:
+    def jaccard(self) -> float:
         """The Jaccard index of what is kept: 1 where both keep the same, 0 where they share nothing."""
         kept = self.both + self.first + self.second
         return self.both / kept if kept else 1.0
@@ -221,11 +221,19 @@ def _by_place(
     return pairs
 
 
-def survivors(model: Model, initial: Model) -> Extracted:
-    """The zeros of a model as a mask, and how many of its other weights are not those of `initial`: none, for a
-    lottery ticket that was rewound (Frankle & Carbin 2019, 1803.03635).
+def rewound(changed: Mapping[str, int], name: str) -> str:
+    """One line that says that all survivors have their initial weights, as those of a lottery ticket that was rewound
+    have (Frankle & Carbin 2019, 1803.03635); `changed` is `Extracted.changed`.
 
     Raises:
-        InputError: the layers do not fit.
+        CheckFailed: some have not.
     """
-    return extract(initial, model)
+    other = {tensor: count for tensor, count in changed.items() if count}
+    if other:
+        worst = max(other, key=lambda tensor: other[tensor])
+        raise CheckFailed(
+            f"{sum(other.values()):,} weights that are not zero have not their initial values, most of them "
+            f"({other[worst]:,}) in '{worst}'",
+            where=name,
+        )
+    return "all weights that are not zero have their initial values"
