@@ -23,8 +23,8 @@ Examples:
     "--sparse-initializers",
     "sparse",
     is_flag=True,
-    help="Store tensors with few non-zeros as ONNX SparseTensorProto (12 bytes each in float32: smaller from two thirds "
-    "of zeros on). onnxruntime reads such files and makes them dense; so does every command here.",
+    help="Store tensors with few non-zeros as ONNX SparseTensorProto (12 bytes each in float32: smaller from two "
+    "thirds of zeros on). onnxruntime reads such files and makes them dense; so does every command here.",
 )
 @common.output_option
 def command(model: str, mask: str, force: bool, sparse: bool, output: str) -> None:

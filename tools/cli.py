@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "apply": "Apply a mask to a model.",
         "mask": "Show, compare and combine masks.",
         "extract-mask": "Recover the mask of a model that another tool pruned.",
+        "sensitivity": "Measure what the pruning of each layer costs, and draw it.",
         "shrink": "Remove dead neurons and channels from the graph.",
     },
     "Proving": {
@@ -42,7 +43,9 @@ SECTIONS: dict[str, dict[str, str]] = {
 """What `secateur --help` shows, so that it need not import a single command."""
 
 COMMANDS: dict[str, str] = {
-    name: f"secateur.tools.{name.replace('-', '_')}:command" for section in SECTIONS.values() for name in section
+    name: f"secateur.tools.{name.replace('-', '_')}:command"
+    for section in SECTIONS.values()
+    for name in section
 }
 """Each subcommand's click object, as `module:attribute`."""
 

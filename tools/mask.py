@@ -35,29 +35,26 @@ Examples:
 @common.json_option
 def mask_stats(mask: str, initial: str | None, as_json: bool) -> None:
     """Show where a mask comes from and its sparsity, overall and a tensor; of a model, the mask of its zeros."""
-    from secateur.formats import mask as masks
-    from secateur.formats import onnx_model, streams
+    from secateur.formats import onnx_model
     from secateur.pipeline.prune import masks as work
 
-    data, name = streams.read_bytes(mask), streams.display_name(mask)
-    changed = None
-    if masks.is_mask(data):
-        if initial is not None:
-            raise click.UsageError(f"--init: {name} is a mask, which holds no weights: expected a model")
-        found = masks.from_bytes(data, name)
-    else:
-        model = onnx_model.from_bytes(data, name)
+    source, changed = work.mask_or_model(mask), None
+    if isinstance(source, onnx_model.Model):
         if initial is None:
-            found = work.of_model(model)
+            found = work.of_model(source)
         else:
-            extracted = work.extract(onnx_model.read(initial), model)
+            extracted = work.extract(onnx_model.read(initial), source)
             found, changed = extracted.mask, extracted.changed
+    elif initial is None:
+        found = source
+    else:
+        raise click.UsageError(f"--init: {mask} is a mask, which holds no weights: expected a model")
     if as_json:
         common.emit_json(work.stats(found) | ({} if changed is None else {"changed": dict(changed)}))
     else:
         _show(found)
     if changed is not None:
-        common.say(work.rewound(changed, name))
+        common.say(work.rewound(changed, mask))
 
 
 def _show(found: Mask) -> None:

@@ -90,6 +90,8 @@ def command(
     if mask_out is not None:
         streams.check_destination(mask_out, binary=True)
     source = onnx_model.read(model)
+    if recipe is None:
+        steps = (pruning.measured(steps[0], source, options["ratios"]),)
     made = recipes.run(source, steps, data=pruning.samples(data, split, samples, seed), device=device)
     if mask_out is not None:
         if made.mask is None:
@@ -110,7 +112,7 @@ def _steps(
     if not recipe and not arguments:
         raise click.UsageError("missing argument 'CRITERION': --list shows them")
     if len(arguments) > most:
-        raise click.UsageError(f"unexpected argument '{arguments[most]}'")
+        raise click.UsageError(f"too many arguments: '{arguments[most]}'")
     model = arguments[most - 1] if len(arguments) == most else "-"
     if recipe is None:
         return model, (pruning.plan(arguments[0], options),)

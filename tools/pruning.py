@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from secateur.formats.onnx_model import Model
     from secateur.pipeline.prune import Plan
     from secateur.pipeline.prune.criteria import Samples
 
@@ -100,8 +101,9 @@ scope_options = _all(
     ),
     click.option(
         "--ratios",
-        type=click.Choice(["uniform", "erk"]),
-        help="Share -s out: the same for each layer, or by the Erdős–Rényi kernel rule.",
+        metavar="uniform|erk|FILE",
+        help="Share -s out: the same for each layer; by the Erdős–Rényi kernel rule; so that all layers cost the "
+        "same accuracy, by a file of `secateur sensitivity`.",
     ),
 )
 step_options = _all(
@@ -173,17 +175,29 @@ def given(context: click.Context, names: Iterable[str]) -> list[str]:
 
 
 def plan(criterion: str, options: dict[str, Any]) -> Plan:
-    """The plan that the options say: those of this module that a command has, and `seed`."""
+    """The plan that the options say: those of this module that a command has, and `seed`; without --ratios FILE."""
     from secateur.pipeline.prune import Plan
 
     settings = {key: value for key, value in options.items() if value is not None}
     ratio, ratios = settings.pop("ratio", {}), settings.pop("ratios", None)
-    if ratios is not None and (ratio or "scope" in settings):
-        other = "--ratio" if ratio else "--scope"
-        raise click.UsageError(f"--ratios {ratios} says what each layer loses: leave out {other}")
     if ratios is not None:
-        settings["scope"] = {"uniform": "layer"}.get(ratios, ratios)
+        if ratio or "scope" in settings:
+            other = "--ratio" if ratio else "--scope"
+            raise click.UsageError(f"--ratios {ratios} says what each layer loses: leave out {other}")
+        settings["scope"] = "erk" if ratios == "erk" else "layer"
     return Plan(criterion, **settings, ratios=ratio)
+
+
+def measured(plan: Plan, model: Model, ratios: str | None) -> Plan:
+    """The plan with the ratios that --ratios FILE measured, where it names a file."""
+    if ratios in (None, "uniform", "erk"):
+        return plan
+    from dataclasses import replace
+
+    from secateur.formats import sensitivity as records
+    from secateur.pipeline.prune import sensitivity
+
+    return replace(plan, ratios=sensitivity.ratios(model, plan, records.read(ratios), ratios))
 
 
 def samples(data: str | None, split: str, count: int, seed: int) -> Samples | None:

@@ -48,7 +48,7 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class Chosen:
     """Which units of each pool go, how many units there are, how many were to go, and how many do."""
 
     pools: Sequence[Pool]
@@ -94,8 +94,8 @@ def prune(
         weights = units.gather(model, fine.units, plan.choice)
         left = _steps(model, fine, weights, data, device).masks()
         by_size = replace(plan, criterion="magnitude", options={})
-        scores = _scores(by_size, gathered.pools, _surviving_weights(model, gathered.pools, left))
-        chosen = _choose(plan, gathered, scores, lambda sparsity: sparsity)
+        scores = scores_of(by_size, gathered.pools, _surviving_weights(model, gathered.pools, left))
+        chosen = choose(plan, gathered, scores, lambda sparsity: sparsity)
     else:
         chosen = _steps(model, plan, gathered, data, device)
     counts = chosen.units, chosen.wanted, chosen.pruned
@@ -184,13 +184,13 @@ def _check(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
 # --- the steps of a plan -------------------------------------------------------------------------------------
 
 
-def _steps(model: Model, plan: Plan, gathered: Units, data: Samples | None, device: str) -> _Chosen:
+def _steps(model: Model, plan: Plan, gathered: Units, data: Samples | None, device: str) -> Chosen:
     """Score, drop, and score again what is left; what went stays gone. Pools without scores are left out."""
     layers = tuple({layer.weight: layer for pool in gathered.pools for layer in pool.layers}.values())
     context = Context(
         model, layers, seed=plan.seed, data=data, epsilon=plan.epsilon, device=device, options=plan.options
     )
-    chosen: _Chosen | None = None
+    chosen: Chosen | None = None
     for until in schedule.course(plan.schedule, plan.steps):
         context = replace(context, sparsity=until(plan.overall))
         if chosen is not None:
@@ -200,14 +200,14 @@ def _steps(model: Model, plan: Plan, gathered: Units, data: Samples | None, devi
         saliency = criteria.score(plan.criterion, context)
         if chosen is None:
             gathered = replace(gathered, pools=[pool for pool in gathered.pools if pool.scored(saliency)])
-        scores = _scores(plan, gathered.pools, saliency, chosen.dropped if chosen else None)
+        scores = scores_of(plan, gathered.pools, saliency, chosen.dropped if chosen else None)
         del saliency
-        chosen = _choose(plan, gathered, scores, until)
+        chosen = choose(plan, gathered, scores, until)
     assert chosen is not None
     return chosen
 
 
-def _scores(
+def scores_of(
     plan: Plan, pools: Sequence[Pool], saliency: Saliency, gone: Sequence[Bools] | None = None
 ) -> list[Scores]:
     """Scores [rows, columns] of each pool's units, normalised among those that are left; −inf of those gone."""
@@ -227,9 +227,7 @@ def _scores(
     return found
 
 
-def _choose(
-    plan: Plan, gathered: Units, scores: Sequence[Scores], until: Callable[[float], float]
-) -> _Chosen:
+def choose(plan: Plan, gathered: Units, scores: Sequence[Scores], until: Callable[[float], float]) -> Chosen:
     """Which units go when the plan is done `until` some point (see `schedule.course`). Changes the scores."""
     pools = gathered.pools
     wanted = _counts(plan, pools, until)
@@ -253,7 +251,7 @@ def _choose(
     pruned = sum(
         int(np.count_nonzero(drop)) - pool.padding for pool, drop in zip(pools, dropped, strict=True)
     )
-    return _Chosen(pools, dropped, sum(pool.size for pool in pools), wanted, pruned)
+    return Chosen(pools, dropped, sum(pool.size for pool in pools), wanted, pruned)
 
 
 def _lowest(pools: Sequence[Pool], scores: Sequence[Scores], wanted: int | list[int]) -> list[Bools]:

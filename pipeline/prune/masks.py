@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.formats import onnx_model
+from secateur.formats import mask as mask_file
+from secateur.formats import onnx_model, streams
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
@@ -138,6 +139,23 @@ class Extracted:
             f"{len(self.mask.tensors)} tensors matched {how}: {self.mask.sparsity:.2%} of their entries are zero; "
             f"{kept:,} survivors, {same}"
         )
+
+
+def mask_or_model(source: str) -> Mask | Model:
+    """What is at `source` (a path, or `-`), told by its bytes.
+
+    Raises:
+        InputError: neither.
+    """
+    data, name = streams.read_bytes(source), streams.display_name(source)
+    if mask_file.is_mask(data):
+        return mask_file.from_bytes(data, name)
+    try:
+        return onnx_model.from_bytes(data, name)
+    except InputError as error:
+        if error.message.startswith("not an ONNX model"):
+            raise InputError("not a mask and not an ONNX model", where=name) from None
+        raise
 
 
 def of_model(model: Model) -> Mask:

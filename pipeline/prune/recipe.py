@@ -201,7 +201,8 @@ def _plan(criterion: str, settings: dict[str, Any], index: int, places: _Places)
     try:
         return Plan(criterion, **settings)
     except InputError as error:
-        named = next((key for key in (*settings, "prune") if key.rstrip("s") in error.message), "")
+        named = next((key for key in settings if key.rstrip("s") in error.message), "")
+        named = "prune" if "criterion" in error.message else named
         raise InputError(error.message, where=places.of(index, named), hint=error.hint) from None
 
 
@@ -217,13 +218,18 @@ def _toml(step: Step) -> Iterator[str]:
         values: dict[str, object] = {"seed": step.seed}
     else:
         values = step.to_dict()
-        yield f"prune = {json.dumps(values.pop('criterion'))}"
+        yield f"prune = {_value(values.pop('criterion'))}"
     for key, value in values.items():
         if isinstance(value, Mapping):
-            pairs = ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in value.items())
+            pairs = ", ".join(f"{_value(k)} = {_value(v)}" for k, v in value.items())
             yield f"{key} = {{ {pairs} }}"
         elif value is not None:
-            yield f"{key} = {json.dumps(value)}"
+            yield f"{key} = {_value(value)}"
+
+
+def _value(value: object) -> str:
+    """Text, numbers, booleans and lists of them are written as in JSON, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
 
 
 def of(model: Model) -> str:

@@ -23,7 +23,7 @@ _MEASURES = (
     ("certified", "certified", "#0f766e", "D"),
 )
 _LAYERS = ("#1e3a8a", "#3b82f6", "#7dd3fc", "#0f766e", "#5eead4", "#a16207", "#fbbf24", "#9f1239", "#fb7185")
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -59,7 +59,7 @@ def charts(records: Sequence[Record], summaries: Sequence[Summary]) -> list[Char
 
     placed = [one for one in summaries if one.sparsity is not None]
     found = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if len({one.sparsity for one in placed}) > 1:
             found.append(_accuracy(placed))
             if any(one.neurons for one in placed):

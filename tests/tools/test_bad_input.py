@@ -101,6 +101,98 @@ CASES = [
     Case("sparsity below zero", "prune magnitude good.onnx -s -0.1 -o out/o.onnx", ("-0.1",)),
     Case("sparsity no number", "prune magnitude good.onnx -s nan -o out/o.onnx", ("nan",)),
     Case("unknown criterion", "prune astrology good.onnx -s 0.5 -o out/o.onnx", ("astrology",)),
+    Case("no sparsity", "prune magnitude good.onnx -o out/o.onnx", ("no sparsity", "-s S")),
+    Case("no criterion", "prune -s 0.5", ("CRITERION", "--list")),
+    Case("too many arguments", "prune magnitude good.onnx more.onnx -s 0.5", ("more.onnx",)),
+    Case("unknown granularity", "prune magnitude good.onnx -s 0.5 --granularity atom", ("atom", "N:M")),
+    Case(
+        "sparsity of a pattern",
+        "prune magnitude good.onnx -s 0.5 --granularity 2:4 -o out/o.onnx",
+        ("2:4", "leave out a sparsity"),
+    ),
+    Case(
+        "scope of a pattern",
+        "prune magnitude good.onnx --granularity 2:4 --scope global -o out/o.onnx",
+        ("2:4", "expected scope layer"),
+    ),
+    Case(
+        "kernels of an MLP", "prune magnitude good.onnx -s 0.5 --granularity kernel -o out/o.onnx", ("Conv",)
+    ),
+    Case("ratio without a share", "prune magnitude good.onnx --ratio fc0", ("--ratio", "PATTERN=S", "fc0")),
+    Case("ratio of words", "prune magnitude good.onnx --ratio fc0=half", ("--ratio", "fc0=half")),
+    Case("ratio above one", "prune magnitude good.onnx --ratio gemm0=2 -o out/o.onnx", ("ratio gemm0 2",)),
+    Case("ratio of no layer", "prune magnitude good.onnx --ratio fd*=0.5 -o out/o.onnx", ("'fd*'", "gemm0")),
+    Case("ratios and a ratio", "prune magnitude good.onnx --ratios erk --ratio a=0.5 -s 0.5", ("--ratio",)),
+    Case("ratios and a scope", "prune magnitude good.onnx --ratios erk --scope layer -s 0.5", ("--scope",)),
+    Case(
+        "ratios from no file",
+        "prune magnitude good.onnx -s 0.5 --ratios nowhere.jsonl -o out/o.onnx",
+        ("nowhere.jsonl", "no such file"),
+    ),
+    Case(
+        "ratios from verdicts",
+        "prune magnitude good.onnx -s 0.5 --ratios future.jsonl -o out/o.onnx",
+        ("future.jsonl:1", "not a point"),
+    ),
+    Case(
+        "pattern of no layer",
+        "prune magnitude good.onnx -s 0.5 --include conv* -o out/o.onnx",
+        ("'conv*'", "gemm0"),
+    ),
+    Case("unknown schedule", "prune magnitude good.onnx -s 0.5 --schedule slow", ("slow", "cubic")),
+    Case("no steps", "prune magnitude good.onnx -s 0.5 --steps 0", ("--steps", "0")),
+    Case(
+        "unknown reduction",
+        "prune magnitude good.onnx -s 0.5 --granularity block:2x2 --reduction best -o out/o.onnx",
+        ("best", "l2"),
+    ),
+    Case(
+        "unknown normaliser",
+        "prune magnitude good.onnx -s 0.5 --normaliser best -o out/o.onnx",
+        ("best", "lamp"),
+    ),
+    Case(
+        "refill of weights", "prune magnitude good.onnx -s 0.5 --refill -o out/o.onnx", ("refill", "channel")
+    ),
+    Case("option of none", "prune magnitude good.onnx -s 0.5 --option a=1 -o out/o.onnx", ("'a'", "none")),
+    Case("option without value", "prune magnitude good.onnx -s 0.5 --option a", ("--option", "KEY=VALUE")),
+    Case("criterion without data", "prune snip good.onnx -s 0.5 -o out/o.onnx", ("snip", "--data")),
+    Case(
+        "criterion without ε", "prune nrs cnn.onnx --granularity channel -s 0.5 --data digits", ("--epsilon",)
+    ),
+    Case(
+        "channels by weight",
+        "prune bn-scale cnn.onnx -s 0.5 -o out/o.onnx",
+        ("bn-scale", "channels", "found weight"),
+    ),
+    Case("missing recipe", "prune --recipe nowhere.toml good.onnx", ("nowhere.toml", "no such file")),
+    Case("recipe not TOML", "prune --recipe text.onnx good.onnx", ("text.onnx:1", "TOML")),
+    Case("recipe with a typo", "prune --recipe typo.toml good.onnx", ("typo.toml:3", "sparsty")),
+    Case("recipe and options", "prune --recipe typo.toml good.onnx -s 0.5", ("--sparsity", "recipe")),
+    Case("recipe and a criterion", "prune --recipe typo.toml magnitude good.onnx", ("good.onnx",)),
+    Case(
+        "mask of a shrinking recipe",
+        "prune --recipe shrink.toml good.onnx --mask-out out/m -o out/o.onnx",
+        ("mask",),
+    ),
+    Case("masks of other models", "mask union good.mask cnn.mask -o out/m", ("different models", "--force")),
+    Case("initial weights of a mask", "mask stats good.mask --init good.onnx", ("--init", "good.mask")),
+    Case("extract from other layers", "extract-mask good.onnx cnn.onnx -o out/m", ("cnn.onnx", "layers")),
+    Case("recipe of an unpruned model", "inspect good.onnx --recipe", ("good.onnx", "no history")),
+    Case("sensitivity to nothing", "sensitivity good.onnx", ("--results",)),
+    Case(
+        "sensitivity at two",
+        "sensitivity cnn.onnx --results out/s --sparsities 0.5,2",
+        ("--sparsities", "0.5,2"),
+    ),
+    Case(
+        "sensitivity of patterns",
+        "sensitivity digits.onnx --granularity 2:4 --results out/s",
+        ("2:4", "sweep"),
+    ),
+    Case(
+        "sensitivity in other records", "sensitivity digits.onnx --results future.jsonl", ("future.jsonl:1",)
+    ),
     Case("unknown architecture", "train skyscraper -o out/o.onnx", ("skyscraper",)),
     Case("unknown device", "verify good.onnx good.vnnlib --device abacus", ("abacus", "cpu")),
     Case("absent device", "verify good.onnx good.vnnlib --device cuda:99", ("cuda:99",)),
@@ -177,6 +269,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "shapes.mask": _mask(good, transposed=True),
         "good.mask": _mask(good),
         "truncated.mask": _mask(good)[:-20],
+        "cnn.mask": _mask(digits),
+        "typo.toml": b'[[step]]\nprune = "magnitude"\nsparsty = 0.5\n',
+        "shrink.toml": b"[[step]]\nshrink = true\n",
         "tensors.mask": safetensors.numpy.save({"fc0.weight": np.zeros((8, 4), np.float32)}),
         "truncated.npz": _npz(x=np.zeros((3, 8, 8), np.uint8), y=np.zeros(3, np.int64))[:-40],
         "other.npz": _npz(a=np.zeros(3)),
