@@ -69,7 +69,8 @@ def save(path: str, work: Work, made_for: Mapping[str, str]) -> None:
     left = work.left
     if left is not None:
         progress = left.progress
-        header |= {"region": left.region, "searched": progress.domains, "undecided": progress.undecided}
+        header |= {"region": left.region, "effort": left.effort}
+        header |= {"searched": progress.domains, "undecided": progress.undecided}
         arrays |= _numpy("store", progress.store.rows())
         arrays |= _numpy("part", {f"{i}/lower": part.lower for i, part in enumerate(progress.parts)})
         arrays |= _numpy("part", {f"{i}/upper": part.upper for i, part in enumerate(progress.parts)})
@@ -111,7 +112,8 @@ def load(path: str, work: Work, made_for: Mapping[str, str], box: Box, limit: in
         if rows:
             progress.store.put(**rows)
         progress.parts = [Box(*parts[i]) for i in sorted(parts)]
-        work.left = Left(region, NodeBounds(box[region : region + 1], values), progress)
+        nodes = NodeBounds(box[region : region + 1], values)
+        work.left = Left(region, nodes, progress, header["effort"])
 
 
 def _read(path: str) -> Arrays:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.conflicts import Conflicts
+from secateur.pipeline.verify.fold import Folded
 from secateur.pipeline.verify.operations import Dense, Sparse
 from secateur.pipeline.verify.problem import Problem, Progress
 
@@ -32,9 +33,9 @@ POSITIVE = 1e-9
 """A solver's optimum above this is worth a rigorous look."""
 
 
-def suits(problem: Problem) -> bool:
-    """Whether linear programs of this problem are small, and conflicts likely to be short."""
-    graph = problem.folded.graph
+def suits(folded: Folded) -> bool:
+    """Whether linear programs of this network are small, and conflicts likely to be short."""
+    graph = folded.graph
     maps = [node.operation for node in graph.nodes[: graph.output]]
     weights = [m.weight.to_dense() for m in maps if isinstance(m, Dense | Sparse)]
     numbers = sum(int(torch.count_nonzero(weight)) for weight in weights)

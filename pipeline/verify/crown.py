@@ -49,6 +49,16 @@ class Box:
     def __getitem__(self, keep: Tensor | slice | int) -> Box:
         return Box(self.lower[keep], self.upper[keep])
 
+    def minimum(self, coefficient: Tensor) -> Tensor:
+        """The least values (B, S) of linear functions with coefficients (B, S, *input shape)."""
+        positive = coefficient.clamp(min=0)
+        negative = coefficient - positive
+        return products(positive, self.lower) + products(negative, self.upper)
+
+    def minimiser(self, coefficient: Tensor) -> Tensor:
+        """A corner of each box that attains the minimum, (B, S, *input shape)."""
+        return torch.where(coefficient >= 0, self.lower.unsqueeze(1), self.upper.unsqueeze(1))
+
 
 @dataclass
 class Tape:
@@ -72,13 +82,11 @@ class Linear:
 
     def minimum(self, box: Box) -> Tensor:
         """The minimum over the boxes, (B, S)."""
-        positive = self.coefficient.clamp(min=0)
-        negative = self.coefficient - positive
-        return self.constant + products(positive, box.lower) + products(negative, box.upper)
+        return self.constant + box.minimum(self.coefficient)
 
     def minimiser(self, box: Box) -> Tensor:
         """A corner of each box that attains the minimum, (B, S, *input shape)."""
-        return torch.where(self.coefficient >= 0, box.lower.unsqueeze(1), box.upper.unsqueeze(1))
+        return box.minimiser(self.coefficient)
 
 
 def backward(

@@ -5,6 +5,7 @@ The first rungs treat a group of queries of one network in one batch; the search
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from secateur.pipeline.verify.lowering import lower, lower_to_logits
 from secateur.pipeline.verify.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.problem import Progress
+from secateur.pipeline.verify.refine import Allowance
 from secateur.pipeline.verify.relaxation import Schedule
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.results import Result
@@ -54,6 +56,15 @@ ATTACK_SHARE = 0.05
 
 DEAREST_SLOPES = 1_000_000_000
 """From this `root.cost` on slopes are optimised for the clauses alone, not for every node of a network as it is."""
+
+FIRST_REFINEMENT, REFINEMENT_GROWTH = 1e10, 3.0
+"""Multiplications of the first refinement of the neurons' bounds, and how many times more every later one takes."""
+
+SEARCH_SHARE = 0.5
+"""After a refinement, the search of the clauses takes so many multiplications as a share of it, and a burst."""
+
+WORTH_BEGINNING_ANEW = 0.99
+"""The search begins anew on refined bounds where unstable neurons' intervals shrank to this, in sum."""
 
 STORE_SHARE = 0.5
 """The part of the memory that open domains may take; the rest is for what the batches need."""
@@ -243,8 +254,42 @@ class Engine:
                 search.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
             self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
+        refinable = search.refinable(root) and not self.convolutional
+        while refinable and not work.verdict and work.left is not None and math.isfinite(work.left.effort):
+            if deadline.passed():
+                return
+            root = self._refined(root, work, region, deadline)
+            limit = SEARCH_SHARE * work.left.effort / search.cost(root.folded.graph) + BURST
+            domains = int(limit) if math.isfinite(limit) else None
+            search.branch(root, work, self.replay, deadline, domains=domains)
         if not work.verdict and work.left is not None:
             search.branch(root, work, self.replay, deadline)
+
+    def _refined(self, root: search.Root, work: Work, region: int, deadline: Deadline) -> search.Root:
+        """The network on tighter bounds, on which the search begins anew. Where there is little left to gain, `root`:
+        the search goes on, and the effort is infinite from then on."""
+        left = work.left
+        assert left is not None
+        effort = REFINEMENT_GROWTH * left.effort or FIRST_REFINEMENT
+        with spent("refine", work):
+            folded, nodes = fold_and_bound(
+                self.graph,
+                root.nodes.box,
+                ROOT_SCHEDULE,
+                deadline.passed,
+                known=root.nodes,
+                allowance=Allowance(effort, len(self.graph.relus) - 1),
+            )
+        if deadline.passed():
+            return root
+        before, after = (_looseness(self.graph, each) for each in (root.nodes, nodes))
+        if after > WORTH_BEGINNING_ANEW * before:
+            work.left = replace(left, effort=math.inf)
+            return root
+        if region == 0:
+            work.layers = layer_stability(self.graph, nodes)
+        work.left = Left(region, nodes, Progress(store=Store(self.store_limit)), effort)
+        return search.Root(nodes, folded, None, few=False)
 
     def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:
         """CROWN bounds of a network that is not folded, and those of a region's clauses, without and with α: slopes
@@ -289,3 +334,9 @@ class Engine:
             )
         folded, inner = embed(self.graph, nodes)
         return search.Root(nodes, folded, inner, few)
+
+
+def _looseness(graph: BoundGraph, nodes: NodeBounds) -> float:
+    """The widths of the intervals of all unstable neurons, in sum."""
+    sides = nodes.preactivations(graph).values()
+    return sum(float((high - low)[(low < 0) & (high > 0)].sum()) for low, high in sides)

@@ -23,6 +23,7 @@ from secateur.formats.errors import UnsupportedError
 from secateur.pipeline.verify.crown import Box
 from secateur.pipeline.verify.graph import BoundGraph, Node, affine_interval, unit
 from secateur.pipeline.verify.operations import Affine, Dense, Input, Relu, Sparse, Sum
+from secateur.pipeline.verify.refine import Allowance, Refinement
 from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation, Schedule
 from secateur.pipeline.verify.root import CHUNK_NUMBERS, Ascent, NodeBounds, tighten
 
@@ -66,16 +67,28 @@ def fold(graph: BoundGraph, bounds: NodeBounds) -> Folded:
 
 
 def fold_and_bound(
-    graph: BoundGraph, box: Box, schedule: Schedule | None, expired: Callable[[], bool] = lambda: False
+    graph: BoundGraph,
+    box: Box,
+    schedule: Schedule | None,
+    expired: Callable[[], bool] = lambda: False,
+    *,
+    known: NodeBounds | None = None,
+    allowance: Allowance | None = None,
 ) -> tuple[Folded, NodeBounds]:
     """Fold `graph` (float64) for one box (B = 1) while bounding it: `root.bound_nodes` and `fold` in one.
 
     Layer by layer, the neurons that intervals leave are bounded by CROWN (and, with a schedule, by α-CROWN in float32,
     evaluated in float64) on the network folded so far. Convolutions are transposed once a layer instead of once a pair
     of layers, and every later step multiplies small dense matrices. Once `expired()`, intervals have to do.
+
+    `known` are bounds of all nodes that hold already: they are intersected with. With an `allowance`, layers are
+    refined by branch and bound as well (see `refine`).
     """
     folding = _Folding(
-        graph, box, {}, lambda *layer: _tightened(*layer, box=box, schedule=schedule, expired=expired)
+        graph,
+        box,
+        {} if known is None else known.values,
+        lambda *layer: _tightened(*layer, schedule=schedule, allowance=allowance, expired=expired),
     )
     folded = folding.folded()
     return folded, NodeBounds(box, folding.values)
@@ -177,7 +190,8 @@ class _Folding:
                 matrices, bias, magnitude = layer
                 layer = ({s: m[alive] for s, m in matrices.items()}, bias[alive], magnitude[:, alive])
         clamped = (self.values[target][0].clamp(min=0), self.values[target][1].clamp(min=0))
-        self.values.setdefault(position, clamped)
+        if self.tighten is not None or position not in self.values:
+            self.values[position] = clamped
         self.chains[position] = (self.values[position][1], 0)
         self.kept[position] = wanted
         if len(wanted):
@@ -232,27 +246,28 @@ def _operation(matrix: Tensor, bias: Tensor | None) -> Affine:
 
 
 def _tightened(
-    partial: _Partial, interval: Bounded, *, box: Box, schedule: Schedule | None, expired: Callable[[], bool]
+    partial: _Partial,
+    interval: Bounded,
+    *,
+    schedule: Schedule | None,
+    allowance: Allowance | None,
+    expired: Callable[[], bool],
 ) -> Bounded:
-    """CROWN's (and α-CROWN's) bounds of the last node of a partly folded network, within `interval`."""
+    """CROWN's (α-CROWN's, and a refinement's) bounds of the last node of a partly folded network, within `interval`."""
+    graph, box, magnitudes = partial.graph, partial.box, partial.magnitudes
     relaxations: Relaxations = {p: ReluRelaxation.of(*bound) for p, bound in partial.bounds.items()}
-    source = partial.graph.output
     if not expired():
-        interval = tighten(partial.graph, interval, relaxations, partial.magnitudes, partial.box, source)
+        interval = tighten(graph, interval, relaxations, magnitudes, box, graph.output)
     if schedule is not None and not expired():
-        fast = partial.graph.to(torch.float32, box.lower.device)
         rough: Relaxations = {
             p: ReluRelaxation.of(*(side.float() for side in bound)) for p, bound in partial.bounds.items()
         }
-        interval = tighten(
-            partial.graph,
-            interval,
-            relaxations,
-            partial.magnitudes,
-            partial.box,
-            source,
-            Ascent(fast, rough, schedule),
-        )
+        ascent = Ascent(graph.to(torch.float32, box.lower.device), rough, schedule)
+        interval = tighten(graph, interval, relaxations, magnitudes, box, graph.output, ascent)
+    if allowance is not None and not expired():
+        refinement = Refinement(graph, box, partial.bounds, magnitudes, *interval)
+        interval = refinement.run(allowance.share(), expired)
+        allowance.spend(refinement.spent)
     return interval
 
 

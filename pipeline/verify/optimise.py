@@ -107,7 +107,7 @@ def optimise(
             else:
                 first[p].mul_(0.9).add_(gradient, alpha=0.1)
                 second[p].mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            scale = second[p].div(1 - 0.999 ** (iteration + 1)).sqrt_().add_(1e-12)
+            scale = second[p].div(1 - 0.999 ** (iteration + 1)).add_(1e-24).sqrt_()
             move = (first[p] / scale).mul_(rates[p]).mul_(step / (1 - 0.9 ** (iteration + 1)))
             current[p] = relaxations[p].project(current[p] + move)
         if weights is not None and tape.value is not None:

@@ -232,7 +232,7 @@ def tighten(
         if expired():
             break
         chosen = neurons[:, first : first + chunk]
-        rows = _rows(graph, source, chosen, magnitude)
+        rows = signed_rows(graph, source, chosen, magnitude)
         multipliers = None
         if ascent is not None:
             dtype = search_dtype(ascent.graph)
@@ -273,7 +273,7 @@ class Rows:
         return bound + self.constant - self.error * (1 + 1e-6) - slack
 
 
-def _rows(graph: BoundGraph, source: int, chosen: Tensor, magnitude: dict[int, Tensor]) -> Rows:
+def signed_rows(graph: BoundGraph, source: int, chosen: Tensor, magnitude: dict[int, Tensor]) -> Rows:
     """The rows of the neurons `chosen` (B, K) of node `source`, both signs.
 
     Of a dense map they are its weights: the first, and often largest, product of a substitution is with a unit matrix,

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify import conflict_split, cut_split, input_split, relu_split
+from secateur.pipeline.verify import conflict_split, cut_split, input_split, refine, relu_split
 from secateur.pipeline.verify.fold import Folded
-from secateur.pipeline.verify.graph import gamma
+from secateur.pipeline.verify.graph import BoundGraph, gamma
 from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.relaxation import Schedule
@@ -153,13 +153,23 @@ def _split_neurons(
 
     if domains is not None:
         return split(expired=ended(domains))
-    if not conflict_split.suits(problem):
+    if not conflict_split.suits(problem.folded):
         return split(expired=deadline.passed)
     outcome = split(expired=ended(EASY))
     if outcome == "unknown" and not progress.undecided:
         limit = deadline.within(CONFLICT_SHARE * deadline.left)
         outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)
     return split(expired=deadline.passed) if outcome == "unknown" else outcome
+
+
+def refinable(root: Root) -> bool:
+    """Whether its neurons are split, in batches: then tighter bounds of them help (see `refine`)."""
+    return root.inner is None and not root.few and not conflict_split.suits(root.folded)
+
+
+def cost(graph: BoundGraph) -> int:
+    """About how many multiplications a domain's bound takes: in every step there and back through all maps."""
+    return 2 * (NEURON_SCHEDULE.iterations + 1) * refine.multiplications(graph)
 
 
 def specification(problems: SubProblems, folded: Folded) -> tuple[Tensor, Tensor | None, Tensor]:

@@ -48,11 +48,15 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Left:
-    """A branch and bound that is not over: its region, the bounds of the original's nodes there, its progress."""
+    """A branch and bound that is not over: its region, the bounds of the original's nodes there, its progress.
+
+    `effort`: the multiplications of the last refinement of these bounds (see `refine`).
+    """
 
     region: int
     nodes: NodeBounds
     progress: Progress
+    effort: float = 0.0
 
 
 @dataclass

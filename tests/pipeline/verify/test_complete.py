@@ -77,7 +77,7 @@ def test_linear_programs_decide_as_enumeration_does(monkeypatch: pytest.MonkeyPa
     """Without attacks, and without the batches: what the conflicts of linear programs say of any network."""
     monkeypatch.setattr(engine, "FEW_INPUTS", 0)
     monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
-    monkeypatch.setattr(search.conflict_split, "suits", lambda problem: bool(problem.layout.sizes))
+    monkeypatch.setattr(search.conflict_split, "suits", lambda folded: bool(folded.neurons))
     monkeypatch.setattr(search.relu_split, "solve", lambda *_, **__: "unknown")
     decided = 0
     for seed in range(SEEDS):

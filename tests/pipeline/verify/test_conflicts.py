@@ -194,5 +194,5 @@ def test_the_engine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     formula += [(v, v + 1, v + 2) for v in range(5, 13)]
     model, text = formula_net(formula, 14)
-    assert conflict_split.suits(problem_of(model, text))
+    assert conflict_split.suits(problem_of(model, text).folded)
     assert verify(model, vnnlib.parse(text, "p"), timeout=60).verdict == "unsat"
