@@ -60,7 +60,7 @@ DEAREST_SLOPES = 1_000_000_000
 FIRST_REFINEMENT, REFINEMENT_GROWTH = 1e10, 3.0
 """Multiplications of the first refinement of the neurons' bounds, and how many times more every later one takes."""
 
-SEARCH_SHARE = 0.5
+SEARCH_SHARE = 0.3
 """After a refinement, the search of the clauses takes so many multiplications as a share of it, and a burst."""
 
 WORTH_BEGINNING_ANEW = 0.99
@@ -238,6 +238,7 @@ class Engine:
         """Tighter bounds on a folded network, a longer attack, and branch and bound, on one region."""
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
         few = self._few(box)
+        resumed = work.left is not None
         nodes = None if work.left is None else work.left.nodes
         known = None
         if nodes is None and not few and not self.graph.foldable:
@@ -255,15 +256,22 @@ class Engine:
             brief = deadline.within(ATTACK_SHARE * deadline.left)
             self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
         refinable = search.refinable(root) and not self.convolutional
+        if resumed and refinable:  # first what had been begun, or short runs would never end any of it
+            self._branch(root, work, deadline)
         while refinable and not work.verdict and work.left is not None and math.isfinite(work.left.effort):
             if deadline.passed():
                 return
             root = self._refined(root, work, region, deadline)
-            limit = SEARCH_SHARE * work.left.effort / search.cost(root.folded.graph) + BURST
-            domains = int(limit) if math.isfinite(limit) else None
-            search.branch(root, work, self.replay, deadline, domains=domains)
+            self._branch(root, work, deadline)
         if not work.verdict and work.left is not None:
             search.branch(root, work, self.replay, deadline)
+
+    def _branch(self, root: search.Root, work: Work, deadline: Deadline) -> None:
+        """Search for as long as the last refinement allows."""
+        assert work.left is not None
+        limit = SEARCH_SHARE * work.left.effort / search.cost(root.folded.graph) + BURST
+        domains = int(limit) if math.isfinite(limit) else None
+        search.branch(root, work, self.replay, deadline, domains=domains)
 
     def _refined(self, root: search.Root, work: Work, region: int, deadline: Deadline) -> search.Root:
         """The network on tighter bounds, on which the search begins anew. Where there is little left to gain, `root`:

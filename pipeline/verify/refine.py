@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.branching import Layout, costliest, split_costs
+from secateur.pipeline.verify.branching import Layout, split_costs
 from secateur.pipeline.verify.crown import Box, backward
 from secateur.pipeline.verify.graph import BoundGraph
 from secateur.pipeline.verify.operations import Dense, Sparse
@@ -158,7 +158,7 @@ class Refinement:
             row=row[open_],
             signs=signs[open_],
             multipliers=multipliers[open_],
-            neuron=costliest(costs[open_]),
+            neuron=costs[open_].argmax(1),
         )
 
     def _reach(self, row: Tensor, rows: Specification, u: Tensor) -> None:

@@ -11,7 +11,8 @@ from factories import box_property
 from nets import Net, mlp
 from secateur.formats import onnx_model, vnnlib
 from secateur.formats.errors import InputError
-from secateur.pipeline.queue import Answer, Failure, Question, decide
+from secateur.pipeline.questions import Answer, Failure, How, Question
+from secateur.pipeline.queue import decide
 from secateur.pipeline.verify import engine, search, verify
 from secateur.pipeline.verify.engine import Engine
 
@@ -39,7 +40,8 @@ def question(folder: Path, kind: str, margin: float) -> tuple[str, str]:
 
 def answered(model: str, prop: str, state: str | None, **options: object) -> Answer:
     timeout = float(options.pop("timeout", 60.0))  # type: ignore[arg-type]
-    ((_, answer),) = decide(model, [Question(prop, timeout, state=state)], **options)  # type: ignore[arg-type]
+    how = How(**options)  # type: ignore[arg-type]
+    ((_, answer),) = decide(model, [Question(prop, timeout, state=state)], how)
     if isinstance(answer, Failure):
         raise answer.error
     return answer
@@ -62,7 +64,8 @@ def test_stopped_again_and_again_the_verdict_is_the_same(
     tmp_path: Path, kind: str, margin: float, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "FEW_INPUTS", 8 if kind == "inputs" else 0)
-    monkeypatch.setattr(engine, "BURST", 0.0)
+    monkeypatch.setattr(engine, "BURST", 20)
+    monkeypatch.setattr(engine, "FIRST_REFINEMENT", 1e5)
     monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
     monkeypatch.setattr(search, "INPUT_BATCH", 2)
     monkeypatch.setattr(search, "SPLIT_NUMBERS", 2)
