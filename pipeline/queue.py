@@ -134,9 +134,11 @@ def _foreign(
     with tempfile.TemporaryDirectory(prefix="secateur-") as folder:
         data = onnx_model.to_bytes(model.proto) if model_source == streams.STREAM else None
         onnx = _file(model_source, Path(folder, "model.onnx"), data)
-        written = question.prop == streams.STREAM or not runner.tool.reads(query.version)
-        text = vnnlib.to_text(query).encode() if written else None
-        prop = _file("-" if written else question.prop, Path(folder, "property.vnnlib"), text)
+        restate = runner.tool.restate
+        if restate is None and (question.prop == streams.STREAM or not runner.tool.reads(query.version)):
+            restate = vnnlib.to_text
+        text = None if restate is None else restate(query).encode()
+        prop = _file(question.prop if text is None else "-", Path(folder, "property.vnnlib"), text)
         result = runner.decide(
             onnx,
             prop,

@@ -50,6 +50,8 @@ def examine(name: str, timeout: float = 60.0) -> Health:
                 if tool is None:
                     result = api.verify(model, query, timeout=timeout, verifier=name)
                 else:
+                    if tool.restate is not None:
+                        prop.write_text(tool.restate(query))
                     result = Runner(tool, Replay(model)).decide(onnx_file, prop, query, timeout=timeout)
                 said.append(result.verdict)
                 right = result.verdict == expected or (expected == "sat" and result.verdict == "unknown")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from secateur.formats.query import Query
 from secateur.pipeline.dispatch.process import Finished
 
 Floats = NDArray[np.float64]
@@ -60,8 +61,9 @@ class Tool:
 
     `requirements` are what pip installs for it, `package` the distribution whose version counts (both empty: it comes
     as source, and `source_file` must exist in its folder). `prepare` is a command that is run before, outside the
-    timeout. `dialects` are the versions of VNN-LIB it reads. `trusted` is False where its `unsat` has been seen to be
-    wrong: `remark` says where.
+    timeout. `dialects` are the versions of VNN-LIB it reads; `restate` writes a property in the only form that it
+    takes, for tools with a narrow reader. `trusted` is False where its `unsat` has been seen to be wrong: `remark` says
+    where.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Tool:
     prepare: Callable[[Task], Sequence[str]] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     dialects: tuple[str, ...] = ("1.0",)
+    restate: Callable[[Query], str] | None = None
     trusted: bool = True
     remark: str = ""
 

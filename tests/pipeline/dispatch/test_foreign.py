@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from factories import box_property
 from secateur.formats import vnnlib
-from secateur.formats.errors import CheckFailed, InputError
-from secateur.pipeline.dispatch import FOREIGN, generic, homes
+from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
+from secateur.pipeline.dispatch import FOREIGN, generic, homes, pynever
 from secateur.pipeline.dispatch.foreign import Limits, Runner
 from secateur.pipeline.dispatch.protocol import Tool
 from secateur.pipeline.verify.replay import Replay
@@ -131,6 +132,20 @@ def test_a_solver_of_the_standard(tmp_path: Path) -> None:
         assert result.verdict == verdict, result.message
     config.write_text(f'{head}[[rules]]\nmatch = "*"\nresult = "unsat"\ndelay_seconds = 30\n')
     assert runner.decide(onnx, prop, query, timeout=1).verdict == "timeout"
+
+
+def test_a_narrow_reader_gets_the_property_restated() -> None:
+    text = box_property(
+        [0.0, -0.5], [1.0, 0.1], 2, "(or (<= Y_0 Y_1) (and (>= Y_0 2.5) (<= (+ Y_0 Y_1) 1.0)))"
+    )
+    query = vnnlib.parse(text, "p")
+    assert pynever.TOOL.restate is not None
+    restated = vnnlib.parse(pynever.TOOL.restate(query), "restated")
+    for x in ([0.5, 0.05], [0.5, 0.2], [1.0, -0.5]):
+        for y in ([0.0, 0.0], [3.0, 1.0], [3.0, -2.5], [2.0, 1.0]):
+            assert restated.holds(x, y) == query.holds(x, y)
+    with pytest.raises(UnsupportedError, match="conditions on outputs alone"):
+        pynever.TOOL.restate(vnnlib.parse(box_property([0.0], [1.0], 1, "(<= Y_0 X_0)"), "p"))
 
 
 def test_homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
