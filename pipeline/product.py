@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from secateur.formats import onnx_model
+from secateur.formats import onnx_model, vnnlib
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import NO_BOUNDS, Network, Query, Variable
@@ -56,6 +56,30 @@ def plain(query: Query) -> bool:
             (network.hidden, 0),
         )
     )
+
+
+def declared_as(query: Query, model: Model) -> Query:
+    """A plain query with its network's input and output declared as `model` has them.
+
+    Raises:
+        InputError: the query is not plain, or the counts do not fit.
+    """
+    if not plain(query) or len(model.inputs) != 1 or len(model.graph.output) != 1:
+        raise InputError("expected one network with one input and one output", where=query.name or model.name)
+    vnnlib.fits(query, onnxrt.count_inputs(model), onnxrt.count_outputs(model), query.name)
+    [network] = query.networks
+    named = [
+        (*network.input_variables, model.inputs[0]),
+        (*network.output_variables, model.graph.output[0]),
+    ]
+    sides = []
+    for variable, value in named:
+        shape = tuple(_shape(value))
+        kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+        dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+        fits = prod(shape) == variable.size  # an output may leave a length open
+        sides.append((replace(variable, shape=shape if fits else (1, variable.size), dtype=dtype),))
+    return replace(query, networks=(replace(network, input_variables=sides[0], output_variables=sides[1]),))
 
 
 def models_of(query: Query, given: Mapping[str, Model], where: str) -> list[Model]:

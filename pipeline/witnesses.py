@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats import vnnlib
-from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
+from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import And, Atom, Formula, Or, Query, written
 from secateur.pipeline.verify.replay import check_witness
@@ -66,9 +66,6 @@ def _explain(atom: Atom, x: Sequence[Fraction], y: Sequence[Fraction]) -> str:
     named += [(f"Y_{index}", y[index]) for index in sorted(atom.outputs)]
     values = ", ".join(f"{variable} = {float(value):.9g}" for variable, value in named[:4])
     rest = ", …" if len(named) > 4 else ""
-    try:
-        text = vnnlib.atom_text(atom)
-    except UnsupportedError:  # coefficients without a finite decimal
-        text = "a linear inequality"
+    text = vnnlib.atom_text(atom)
     text = text if len(text) <= 100 else text[:99] + "…"
     return f"{text} at {values}{rest} (off by {float(atom.value(x, y)):.3g})"

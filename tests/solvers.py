@@ -35,3 +35,13 @@ def program(folder: Path, body: str) -> Tool:
 def says(folder: Path, text: str) -> Tool:
     """A verifier that writes `text` as its result file."""
     return program(folder, f"import sys; open(sys.argv[4], 'w').write({text!r})")
+
+
+TWINS = """(vnnlib-version <2.0>)
+(declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))
+(declare-network g (isomorphic-to f) (declare-input U float32 [1,2]) (declare-output V float32 [1,2]))
+(assert (and (>= X[0,0] 0.0) (<= X[0,0] 1.0) (== X[0,0] U[0,0])))
+(assert (and (>= X[0,1] 0.0) (<= X[0,1] 1.0) (== X[0,1] U[0,1])))
+(assert (>= (- Y[0,0] V[0,0]) {}))
+"""
+"""A query about two networks of two inputs and outputs; to be filled in: by how much they differ."""

@@ -228,10 +228,13 @@ def test_text_is_what_other_tools_read() -> None:
     ) + ("(assert (or (and (<= Y_0 Y_1)) (and (< Y_0 0.25) (>= Y_1 0.001))))\n")
 
 
-def test_a_third_is_no_decimal() -> None:
+def test_a_third_is_no_decimal_and_is_multiplied_out() -> None:
     query = vnnlib.parse(HEAD + BOX + "(assert (<= Y_0 (/ 1 3)))", "p")
+    again = vnnlib.parse(vnnlib.to_text(query), "p")
+    for y, holds in ((0.33333, True), (1 / 3, True), (0.33334, False)):
+        assert query.holds([0.5, 0.5], [y, 0.0]) == again.holds([0.5, 0.5], [y, 0.0]) == holds
     with pytest.raises(UnsupportedError, match="1/3 is no finite decimal"):
-        vnnlib.to_text(query)
+        vnnlib.decimal(Fraction(1, 3))
 
 
 def test_time_of_a_large_property() -> None:

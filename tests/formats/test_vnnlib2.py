@@ -150,3 +150,21 @@ def test_decimals_keep_the_value(parts: tuple[str, int, str, int]) -> None:
         assert Fraction(plain) == Fraction(number)
         assert "e" not in plain and plain.count(".") == 1
     assert vnnlib2.decimal(f"{sign}{before}", whole=True).lstrip("-").isdigit()
+
+
+def test_1_0_says_what_it_cannot_say() -> None:
+    box = "".join(f"(assert (and (>= X[{i}] 0.0) (<= X[{i}] 1.0) (== X[{i}] U[{i}])))\n" for i in range(2))
+    query = read(TWO + box + "(assert (> V[1] (+ Y[0] 0.1)))")
+    with pytest.raises(UnsupportedError, match=r"1.0 cannot say this: it is about 2 networks"):
+        vnnlib.to_text(query)
+    again = read(vnnlib.to_text(query, version="2.0"))
+    assert (again.networks, again.formula) == (query.networks, query.formula)
+    assert "(== X[0] U[0])" in vnnlib.to_text(query, version="2.0")
+    hidden = '(declare-network f (declare-input X real []) (declare-hidden H real [1] "h") (declare-output Y real []))'
+    text = f"(vnnlib-version <2.0>)\n{hidden}\n(assert (and (>= X 0.0) (<= X 1.0) (<= Y H[0])))"
+    with pytest.raises(UnsupportedError, match="it is about the hidden value 'H'"):
+        vnnlib.to_text(read(text))
+    assert read(vnnlib.to_text(read(text), version="2.0")).formula == read(text).formula
+    two = text.replace('(declare-hidden H real [1] "h")', "(declare-output H real [1])")
+    with pytest.raises(UnsupportedError, match="the network 'f' has 2 outputs"):
+        vnnlib.to_text(read(two))

@@ -101,6 +101,24 @@ def test_text_round_trip(formula: Formula) -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@given(formulas, st.lists(points, min_size=1, max_size=20))
+def test_the_2_0_twin_means_the_same(formula: Formula, samples: list[list[Fraction]]) -> None:
+    query = query_of(formula)
+    text = vnnlib.to_text(query, version="2.0")
+    twin = vnnlib.parse(text, "p")
+    assert twin.version == "2.0" and vnnlib.to_text(twin, version="2.0") == text
+    assert len(twin.regions) == len(query.regions)
+    for left, right in zip(twin.regions, query.regions, strict=True):
+        assert left.lower.tobytes() == right.lower.tobytes() and left.upper.tobytes() == right.upper.tobytes()
+        assert len(left.clauses) == len(right.clauses)
+    for point in samples:
+        holds = query.formula.holds(point[:INPUTS], point[INPUTS:])
+        assert twin.formula.holds(point[:INPUTS], point[INPUTS:]) == holds
+    back = vnnlib.parse(vnnlib.to_text(twin), "p")
+    assert vnnlib.to_text(back, version="2.0") == text
+
+
+@settings(max_examples=200, deadline=None)
 @given(formulas)
 def test_no_two_regions_share_a_box(formula: Formula) -> None:
     boxes = [

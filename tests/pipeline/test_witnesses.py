@@ -48,7 +48,7 @@ def test_inputs_are_the_decimals_written() -> None:
             r"none of 2 alternatives .* \(>= X_0 0.5\) at",
         ),
         (X, "(or)", "an empty disjunction is never true"),
-        (X, "(< (+ X_0 X_1 Y_0 Y_1 Y_2) (/ -100 3))", r"a linear inequality at X_0 = 0.25, .*, …"),
+        (X, "(< (+ X_0 X_1 Y_0 Y_1 Y_2) (/ -100 3))", r"\(\* 3.0 X_0\) .* at X_0 = 0.25, .*, …"),
     ],
 )
 def test_wrong_witnesses(x: object, condition: str, message: str) -> None:

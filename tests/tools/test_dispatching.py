@@ -13,6 +13,7 @@ from click.testing import Result
 
 from factories import box_property, mlp
 from secateur.formats import verdict
+from solvers import TWINS
 
 Invoke = Callable[..., Result]
 
@@ -99,15 +100,6 @@ def test_an_instance_list_by_two_verifiers(folder: Path, invoke: Invoke) -> None
     before = Path("r.jsonl").read_bytes()
     assert invoke(*line).exit_code == 1  # nothing is done again, and the disagreement is still there
     assert Path("r.jsonl").read_bytes() == before
-
-
-TWINS = """(vnnlib-version <2.0>)
-(declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))
-(declare-network g (isomorphic-to f) (declare-input U float32 [1,2]) (declare-output V float32 [1,2]))
-(assert (and (>= X[0,0] 0.0) (<= X[0,0] 1.0) (== X[0,0] U[0,0])))
-(assert (and (>= X[0,1] 0.0) (<= X[0,1] 1.0) (== X[0,1] U[0,1])))
-(assert (>= (- Y[0,0] V[0,0]) {}))
-"""
 
 
 @pytest.mark.parametrize("verifier", ["crown", "milp", "process:crown"])
