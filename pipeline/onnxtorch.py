@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 CONVERT_HINT = "`secateur convert --opset 13` may bring it into a form that can be used"
 
 
-_OPSET = 17
-"""The newest opset that onnx2torch knows nearly all of: it lacks what was new or rewritten from 18 on."""
+_OPSETS = (13, 17)
+"""onnx2torch knows few operators as they were before 9, and lacks what was new or rewritten from 18 on."""
 
 
-def lowered(model: Model) -> Model:
-    """The model as onnx2torch takes it: in opset 17 at most, each node written in its older way, the batch free where
-    the graph allows it. Initializers keep their names and values; the caller compares what comes of it.
+def prepared(model: Model) -> Model:
+    """The model as onnx2torch takes it: in an opset between 13 and 17, each node written in its older way, the batch
+    free where the graph allows it. Initializers keep their names and values; the caller compares what comes of it.
 
     Raises:
         UnsupportedError: a node has no form in that opset.
@@ -33,11 +33,10 @@ def lowered(model: Model) -> Model:
     for clean in (constants, batch):  # Reshape targets in Constant nodes would hide a fixed batch
         if clean.check(proto) is None:
             proto = clean.rewrite(proto)
-    if opset.current(proto) > _OPSET:
-        proto = opset.rewrite(proto, _OPSET)
-    else:
-        proto = downward.lower(proto, opset.current(proto))
-    return onnx_model.from_proto(proto, model.name)
+    target = min(max(opset.current(proto), _OPSETS[0]), _OPSETS[1])
+    if opset.check(proto, target) is None:
+        proto = opset.rewrite(proto, target)
+    return onnx_model.from_proto(downward.lower(proto, target), model.name)
 
 
 def module(model: Model) -> nn.Module:

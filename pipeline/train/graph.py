@@ -68,13 +68,11 @@ class TrainableGraph:
             )
         self.input_shape = onnxrt.input_shape(model)[1:]
         self._dtype = torch.float64 if _is_double(inputs[0]) else torch.float32
-        lowered = onnxtorch.lowered(model)
-        self._module = onnxtorch.module(lowered)
+        prepared = onnxtorch.prepared(model)
+        self._module = onnxtorch.module(prepared)
         arrays = onnx_model.initializers(model.proto)
-        trained, statistics = _bindings(lowered, self._module)
-        trained = [
-            binding for binding in trained if binding.initializer in arrays
-        ]  # none that lowering wrote
+        trained, statistics = _bindings(prepared, self._module)
+        trained = [binding for binding in trained if binding.initializer in arrays]  # none that this wrote
         self._bindings = trained + statistics
         self.parameters = {
             name: torch.tensor(arrays[name], device=self.device, requires_grad=True)

@@ -115,10 +115,10 @@ def test_what_cannot_be_trained_is_refused() -> None:
     relu = model([helper.make_node("Relu", ["x"], ["y"])], {}, ["N", 3], ["N", 3])
     with pytest.raises(UnsupportedError, match="no weights"):
         TrainableGraph(onnx_model.from_proto(relu))
-    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
-    old = model(nodes, {"w": normal(3, 2)}, ["N", 3], ["N", 2], opset=8)
-    with pytest.raises(UnsupportedError, match="'Flatten'"):
-        TrainableGraph(onnx_model.from_proto(old))
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Trilu", ["m"], ["y"])]
+    strange = model(nodes, {"w": normal(3, 2)}, ["N", 3], ["N", 2])
+    with pytest.raises(UnsupportedError, match="'Trilu'"):
+        TrainableGraph(onnx_model.from_proto(strange))
     shared = cnn()
     next(node for node in shared.graph.node if node.op_type == "BatchNormalization").input[3] = "bn0.bias"
     with pytest.raises(UnsupportedError, match=r"'bn0\.bias' is also used"):
@@ -135,6 +135,13 @@ def test_what_cannot_be_trained_is_refused() -> None:
     )
     with pytest.raises(UnsupportedError, match="batch"):
         TrainableGraph(onnx_model.from_proto(fixed))
+
+
+def test_older_opsets_are_raised_first() -> None:
+    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    old = onnx_model.from_proto(model(nodes, {"w": normal(3, 2)}, ["N", 3], ["N", 2], opset=8))
+    graph = TrainableGraph(old)
+    assert graph.write_back(graph.snapshot()).proto.opset_import[0].version == 8
 
 
 def test_newer_opsets_and_fixed_batches_are_lowered_first() -> None:
