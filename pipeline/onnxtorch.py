@@ -10,6 +10,7 @@ import onnx
 from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
+from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import batch, constants, downward, opset
 
 if TYPE_CHECKING:
@@ -36,7 +37,29 @@ def prepared(model: Model) -> Model:
     target = min(max(opset.current(proto), _OPSETS[0]), _OPSETS[1])
     if opset.check(proto, target) is None:
         proto = opset.rewrite(proto, target)
-    return onnx_model.from_proto(downward.lower(proto, target), model.name)
+    result = onnx_model.from_proto(downward.lower(proto, target), model.name)
+    _note_ranks(result)
+    return result
+
+
+def _note_ranks(model: Model) -> None:
+    """Declare of what rank each BatchNormalization's input is, which onnx2torch wants to know, where onnx cannot infer
+    it (behind a computed Reshape)."""
+    norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+    inferred = onnx.shape_inference.infer_shapes(model.proto).graph if norms else model.graph
+    known = {
+        value.name
+        for value in [*inferred.value_info, *inferred.input]
+        if value.type.tensor_type.HasField("shape")
+    }
+    unknown = {node.input[0] for node in norms} - known
+    shapes = onnxrt.value_shapes(model) if unknown else {}
+    kept = [value for value in model.graph.value_info if value.name not in unknown]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    for name in sorted(unknown):
+        rank: list[None] = [None] * len(shapes[name])
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, rank))
 
 
 def module(model: Model) -> nn.Module:

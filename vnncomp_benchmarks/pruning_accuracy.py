@@ -208,7 +208,7 @@ def plot(records: Sequence[Record], path: Path) -> None:
             axis.grid(color="#e2e8f0")
             axis.set_axisbelow(True)
             axis.spines[["top", "right"]].set_visible(False)
-            axis.legend(frameon=False, fontsize=8, loc="lower left")
+            axis.legend(frameon=False, fontsize=8)
         row[0].set_ylabel("test accuracy (%)")
     figure.savefig(path, dpi=110)
 

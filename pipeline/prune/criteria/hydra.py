@@ -12,11 +12,13 @@ from secateur.pipeline.prune.criteria.gradients import LOSS
 
 
 def hydra(context: Context) -> Saliency:
-    """|s|, where s starts at √(6/fan-in) · w / max |w| (the maximum over the layer) and is trained with Adam, its rate
-    falling as a cosine, so that the network with each layer's top |s| (as many as the sparsity leaves) has a small
-    loss; the gradient passes straight through the choice. Sehwag et al. 2020 (2002.10509), section 4.
+    """The rank of |s| in its layer, in (0, 1]: s starts at √(6/fan-in) · w / max |w| (the maximum over the layer) and
+    is trained with Adam, its rate falling as a cosine, so that the network with each layer's top |s| (as many as the
+    sparsity leaves) has a small loss; the gradient passes straight through the choice. Sehwag et al. 2020
+    (2002.10509), section 4.
 
-    The weights, and the statistics of normalisations, stand still; what is gone already stays so.
+    The weights, and the statistics of normalisations, stand still; what is gone already stays so. Ranks instead of
+    |s| itself: so a threshold over all layers, too, chooses the network that was trained.
     """
     import torch
 
@@ -60,10 +62,16 @@ def hydra(context: Context) -> Saliency:
                 optimizer.step()
                 scheduler.step()
                 choose()
-        result = {name: score.abs().cpu().double().numpy() for name, score in zip(names, scores, strict=True)}
-    if not all(np.isfinite(values).all() for values in result.values()):
+    if not all(score.isfinite().all() for score in scores):
         raise CheckFailed("HYDRA's scores diverged", where=context.model.name, hint="lower the option rate")
-    return result
+    return {name: _ranks(score.abs().cpu().numpy()) for name, score in zip(names, scores, strict=True)}
+
+
+def _ranks(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    """1/n for the least to 1 for the largest of n values, the first of equals above the others, as it is chosen."""
+    ranks = np.empty(values.size)
+    ranks[np.argsort(-values.reshape(-1), kind="stable")] = np.arange(values.size, 0, -1) / values.size
+    return ranks.reshape(values.shape)
 
 
 def _start(weight: NDArray[np.float64], channel_axis: int) -> NDArray[np.float64]:
@@ -76,7 +84,7 @@ CRITERIA = {
     "hydra": Criterion(
         hydra,
         "weight",
-        "learned scores |s|: which weights stay is trained, the weights stand still",
+        "rank of the learned score |s|: which weights stay is trained, the weights stand still",
         "Sehwag et al. 2020 (2002.10509)",
         frozenset({"data", "gradients"}),
         (

@@ -23,6 +23,7 @@ Floats = NDArray[np.float64]
 Judge = Callable[[Floats, Floats, Floats], Floats]
 """(lower, upper, γ²) -> score: bounds [samples, channels, positions], γ² broadcast to them."""
 
+_UNKNOWN = 1e100  # what infinite bounds count as, so that means are finite
 _NUMBERS = 20_000_000  # of bounds that are held at once
 
 
@@ -64,7 +65,9 @@ def _mean(context: Context, judge: Judge) -> Saliency:
                 raise UnsupportedError(
                     f"the Relu that gives '{place.relu}' has no bounds", where=context.model.name
                 )
-            low, high = (_by_position(side, place.axis) for side in bounds[place.relu])
+            low, high = (
+                _by_position(side, place.axis).clip(-_UNKNOWN, _UNKNOWN) for side in bounds[place.relu]
+            )
             scores = judge(low, high, _square(place, arrays, low.shape[1]))
             totals[weight] = totals.get(weight, 0.0) + scores.mean(axis=2).sum(axis=0)
     return {
@@ -139,9 +142,7 @@ def preactivations(
 _PAPER = "Li et al. 2022 (2206.07311)"
 
 
-def _row(
-    score: Callable[[Context], Saliency], summary: str, source: str, normaliser: str = "none"
-) -> Criterion:
+def _row(score: Callable[[Context], Saliency], summary: str, source: str) -> Criterion:
     bounds = Option(
         "bounds", "ibp", "intervals, or linear bounds (tighter, dearer)", choices=("ibp", "crown")
     )
@@ -152,19 +153,16 @@ def _row(
         source,
         frozenset({"data", "bounds"}),
         (bounds,),
-        normaliser=normaliser,
         without="no Relu stands behind it",
     )
 
 
 CRITERIA = {
-    "instability": _row(
-        instability, "−l·u of unstable ReLUs, its mean a channel, turned round", _PAPER, "mean"
-    ),
+    "instability": _row(instability, "−l·u of unstable ReLUs, its mean a channel, turned round", _PAPER),
     "rs": _row(
         rs, "tanh(1 + l·u), its mean a channel: the RS loss, turned round", "Xiao et al. 2019 (1809.03008)"
     ),
     "nrs": _row(nrs, "tanh(1 + l·u/γ²), its mean a channel: the NRSLoss, turned round", _PAPER),
     "unstable": _row(unstable_frequency, "how often a channel's ReLUs are unstable, turned round", _PAPER),
-    "bound-width": _row(bound_width, "mean width u − l of a channel's bounds, turned round", _PAPER, "mean"),
+    "bound-width": _row(bound_width, "mean width u − l of a channel's bounds, turned round", _PAPER),
 }

@@ -144,6 +144,19 @@ def test_older_opsets_are_raised_first() -> None:
     assert graph.write_back(graph.snapshot()).proto.opset_import[0].version == 8
 
 
+def test_normalisation_behind_a_computed_reshape() -> None:
+    """onnx does not infer of what rank its input is."""
+    source = cnn()
+    next(node for node in source.graph.node if node.op_type == "BatchNormalization").input[0] = "image"
+    nodes = [
+        helper.make_node("Shape", ["c0"], ["size"]),
+        helper.make_node("Reshape", ["c0", "size"], ["image"]),
+    ]
+    for place, node in enumerate(nodes, 1):
+        source.graph.node.insert(place, node)
+    assert "bn0.scale" in TrainableGraph(onnx_model.from_proto(source)).parameters
+
+
 def test_newer_opsets_and_fixed_batches_are_lowered_first() -> None:
     """Opset 22 as torch's exporter writes it: reductions by an input, allowzero, a batch of one."""
     constants = {
