@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from hypothesis import reject
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper, parser
 
 from factories import model
 from secateur.formats import onnx_model
@@ -330,6 +330,23 @@ def graphs(draw: st.DrawFn, blocks: int = 6) -> onnx.ModelProto:
     b.nodes[-1].output[0] = "y"
     assert y
     return model(b.nodes, b.constants, ["N", 3, 6, 6], ["N", 2])
+
+
+def net(body: str, output: str = "N,2,4,4", *, opset: int = 17, **constants: object) -> onnx.ModelProto:
+    """A model from x [N, 3, 4, 4] to y; constants are shapes (tuples: random numbers) or whole numbers (lists)."""
+    random = np.random.default_rng(0)
+    proto = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": {opset}]> '
+        f"g (float[N,3,4,4] x) => (float[{output}] y) {{ {body} }}"
+    )
+    for name, given in constants.items():
+        array = (
+            random.uniform(0.3, 1.0, given).astype(np.float32)
+            if isinstance(given, tuple)
+            else np.array(given, np.int64)
+        )
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    return proto
 
 
 def masked(proto: onnx.ModelProto, found: Channels, dropped: dict[str, np.ndarray]) -> onnx.ModelProto:

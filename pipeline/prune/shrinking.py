@@ -14,6 +14,7 @@ from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import constants, dead, inputs
 from secateur.pipeline.prune import layers
+from secateur.pipeline.prune.blocks import regroup
 from secateur.pipeline.prune.channels import folding
 from secateur.pipeline.prune.channels.edit import Edit
 from secateur.pipeline.prune.channels.follow import Flow, follow
@@ -77,7 +78,7 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
     be added to the bias of every layer that reads it (Gemm, MatMul followed by a bias, unpadded Conv). An Add, Sub
     or Mul of a computed constant takes the constant alone, and disappears where that is zero, so that branches without
     effect go as a whole. Constants are folded in float64 and rounded once. This repeats until nothing changes; every
-    axis keeps at least one channel.
+    axis keeps at least one channel. Convolutions whose kernels are zero outside blocks become grouped ones.
 
     Initializers that are also inputs and constant sub-graphs are cleaned first, since they hide parameters.
     Names of what stays, opset, metadata and a dynamic batch are kept.
@@ -111,6 +112,7 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
         small.CopyFrom(proto)
     else:
         small = proto
+    regroup(small)
     difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance)
     onnx_model.add_provenance(small, "shrink", {"seed": seed}, model.sha256)
     return Shrunk(small, tuple(reports), before, parameters(small), difference)

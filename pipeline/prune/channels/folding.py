@@ -73,20 +73,18 @@ def _read(network: Network, reading: Reading) -> Keep:
         return np.ones(reading.ids.shape, bool)
     name = network.graph.node[reading.place].input[reading.slot.index]
     zero = network.zero(name, reading.slot.view_axis)
-    return (
-        np.broadcast_to(~zero, reading.ids.shape)
-        if zero.size != reading.ids.size
-        else ~zero.reshape(reading.ids.shape)
-    )
+    if zero.size != reading.ids.size:  # the same positions of the weight read every group
+        zero = np.broadcast_to(zero, reading.ids.shape)
+    return ~zero.reshape(reading.ids.shape)
 
 
 def fold(flow: Flow, alive: Keep, edit: Edit) -> None:
     """Add what the constants of classes that go contribute to the biases of their readers, in float64, rounded once."""
     changes: dict[Bias, tuple[int, Floats]] = {}
     for reading in flow.ledger.readings:
-        gone = ~alive[flow.classes[reading.ids]] & np.isfinite(reading.now) & (reading.now != 0)
         bias = bias_of(flow.network, reading.place)
-        if reading.slot is None or bias is None or not gone.any():
+        gone = ~alive[flow.classes[reading.ids]] & np.isfinite(reading.now) & (reading.now != 0)
+        if reading.slot is None or bias is None or not (gone & _read(flow.network, reading)).any():
             continue
         changes[bias] = (
             reading.place,

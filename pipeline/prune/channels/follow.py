@@ -307,7 +307,7 @@ def follow(network: Network, rules: dict[str, Rule], view: View) -> Flow:
     return Flow(network, ledger, values, taints, classes, pinned)
 
 
-_TARGETS = {("Reshape", 1), ("Expand", 1), ("Resize", 3)}
+_TARGETS = {("Reshape", 1), ("Expand", 1), ("Resize", 3), ("ConstantOfShape", 0)}
 """Inputs that may hold a computed shape with sizes of live axes beside the batch: their rules repair it."""
 
 

@@ -164,6 +164,8 @@ class Network:
                 continue
             if any(mark in node.op_type for mark in _NO_TENSOR):
                 continue
+            if node.op_type == "ConstantOfShape" and filled(node).dtype.kind == "f":
+                continue  # a value that others may be added to, not a shape
             inputs = [name for name in node.input if name]
             if node.op_type in _SHAPES or (
                 inputs
@@ -236,3 +238,9 @@ _FEEDABLE = (
     TensorProto.INT64,
     TensorProto.INT32,
 )
+
+
+def filled(node: onnx.NodeProto) -> Array:
+    """The number that a ConstantOfShape repeats."""
+    fill = attribute(node, "value")
+    return np.zeros(1, np.float32) if fill is None else np.asarray(numpy_helper.to_array(fill))

@@ -103,6 +103,7 @@ RULES: dict[str, Rule] = {
     "Squeeze": reshapes.squeeze,
     "Unsqueeze": reshapes.reshaped,
     "Reshape": reshapes.reshape,
+    "ConstantOfShape": reshapes.constant_of_shape,
     "Expand": reshapes.expand,
     "Resize": reshapes.resize,
     "Upsample": reshapes.resize,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 
 from secateur.pipeline.onnxgraph import label, set_attribute
 from secateur.pipeline.prune.channels.follow import Call, Operand
-from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Spread, Value
+from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Repairs, Spread, Value
 
 _MIXED = "another axis than the channels is mixed by"
 
@@ -64,13 +65,13 @@ def read(call: Call, index: int, axis: int, arriving: Spread) -> None:
 
 
 def _grouped(call: Call, arriving: Spread | None, groups: int, transposed: bool) -> Spread:
-    """Whole groups go where there are at least as many as channels in each (depthwise convolutions among them);
-    otherwise the j-th channel of every group goes together."""
+    """Depthwise, whole groups go (a channel and all that is made of it); otherwise the j-th channel of every group goes
+    together, which leaves the fewest weights: both axes of the weight become shorter."""
     shape = call.shape(1)
     incoming = shape[0] // groups if transposed else shape[1]
     outgoing = shape[1] if transposed else shape[0] // groups
-    if groups >= incoming and (arriving is not None or outgoing == 1):
-        return _whole_groups(call, arriving, (groups, incoming, outgoing), transposed)
+    if incoming == 1 and (arriving is not None or outgoing == 1):
+        return _depthwise(call, arriving, (groups, outgoing), transposed)
     if arriving is not None:
         grid = arriving.ids.reshape(groups, incoming)
         each = call.ledger.unite_along(grid, 0)
@@ -89,25 +90,26 @@ def _grouped(call: Call, arriving: Spread | None, groups: int, transposed: bool)
     return Spread((1,), ids.ravel(), np.where(dead, bias, np.nan), masked)
 
 
-def _whole_groups(
-    call: Call, arriving: Spread | None, sizes: tuple[int, int, int], transposed: bool
-) -> Spread:
-    groups, incoming, outgoing = sizes
-    ids = call.ledger.fresh(groups)
-    rows = incoming if transposed else outgoing
-    call.slot(1, 0, np.repeat(ids, rows), "weight")
-    dead = np.repeat(call.network.zero(call.node.input[1], 0).reshape(groups, rows).all(axis=1), outgoing)
+def _depthwise(call: Call, arriving: Spread | None, sizes: tuple[int, int], transposed: bool) -> Spread:
+    """Every channel makes `sizes[1]` channels of its own."""
+    groups, outgoing = sizes
     if arriving is None:
+        ids, zero = call.ledger.fresh(groups), np.zeros(groups, bool)
         call.ledger.pin(ids, f"it convolves values that cannot shrink: {label(call.node)}")
     else:
-        call.ledger.unite(arriving.ids.reshape(groups, incoming), ids[:, None])
-        dead |= np.repeat((arriving.now == 0).reshape(groups, incoming).all(axis=1), outgoing)
+        ids, zero = arriving.ids, arriving.now == 0
     leaving = np.repeat(ids, outgoing)
+    call.slot(1, 0, ids if transposed else leaving, "weight")
     bias, masked = _bias(call, leaving)
-    if not transposed and outgoing > 1:
-        dead |= call.network.zero(call.node.input[1], 0)
+    unread = call.network.zero(call.node.input[1], 0)
+    dead = np.repeat(zero, outgoing) | (np.repeat(unread, outgoing) if transposed else unread)
 
-    call.ledger.fix(call.place, lambda edit, node: set_attribute(node, "group", int(edit.keep(ids).sum())))
+    def fix(edit: Repairs, node: onnx.NodeProto) -> None:
+        left = int(edit.keep(ids).sum())
+        if left != groups:
+            set_attribute(node, "group", left)
+
+    call.ledger.fix(call.place, fix)
     return Spread((1,), leaving, np.where(dead, bias, np.nan), masked)
 
 

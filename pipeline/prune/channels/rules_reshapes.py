@@ -12,6 +12,7 @@ from onnx import helper
 from secateur.pipeline.onnxgraph import attribute
 from secateur.pipeline.prune.channels.follow import Call
 from secateur.pipeline.prune.channels.ledger import Fix, Repairs, Spread, Value
+from secateur.pipeline.prune.channels.network import filled
 
 
 def transpose(call: Call) -> list[Value]:
@@ -171,6 +172,24 @@ def expand(call: Call) -> list[Value]:
     shift = rank - call.shape(1)[0]
     live = {axis - shift: 1 for spread in value for axis in spread.axes if axis >= shift}
     call.ledger.fix(call.place, _target(call, 1, value, lambda edit: live))
+    return [value]
+
+
+def constant_of_shape(call: Call) -> list[Value]:
+    """One number everywhere: each position is like any other, and may go with what is added to it."""
+    number, varies = float(filled(call.node).reshape(())), call.network.varying[call.node.output[0]]
+    value = tuple(
+        Spread((axis,), call.ledger.fresh(size), np.full(size, number), np.full(size, number))
+        for axis, size in enumerate(call.result)
+        if size > 1 and not varies[axis]
+    )
+    live = {spread.axes[0] for spread in value}
+
+    def sizes(edit: Repairs) -> dict[int, int]:
+        after = edit.sizes(call.result, value)
+        return {axis: after[axis] for axis in live}
+
+    call.ledger.fix(call.place, _target(call, 0, value, sizes))
     return [value]
 
 

@@ -5,28 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from onnx import numpy_helper
 
-from channel_graphs import check
+from channel_graphs import check, net
 from secateur.pipeline.prune.channels import analyse
-
-
-def net(body: str, output: str = "N,2,4,4", *, opset: int = 17, **constants: object) -> onnx.ModelProto:
-    """A model from x [N, 3, 4, 4] to y; constants are shapes (tuples: random numbers) or whole numbers (lists)."""
-    random = np.random.default_rng(0)
-    proto = parser.parse_model(
-        f'<ir_version: 8, opset_import: ["": {opset}]> '
-        f"g (float[N,3,4,4] x) => (float[{output}] y) {{ {body} }}"
-    )
-    for name, given in constants.items():
-        array = (
-            random.uniform(0.3, 1.0, given).astype(np.float32)
-            if isinstance(given, tuple)
-            else np.array(given, np.int64)
-        )
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    return proto
-
 
 FIRST = "a = Conv(x, w0) "
 LAST = " y = Conv(z, w9)"
@@ -59,7 +41,13 @@ TOGETHER = {  # body, output, constants, and the sizes of the groups (first laye
         {"w1": (12, 1, 1, 1), "b1": (12,), "w9": (2, 12, 1, 1)},
         {"a": 6},
     ),
-    "groups of few": ("z = Conv<group=3>(a, w1)", {"w1": (6, 2, 1, 1)}, {"a": 3}),
+    "many groups": ("z = Conv<group=3>(a, w1)", {"w1": (6, 2, 1, 1)}, {"a": 2, "z": 2}),
+    "constant of a computed shape": (
+        "h = Shape<start=0, end=1>(x) n = Concat<axis=0>(h, i) c = ConstantOfShape(n) e = Add(c, v) "
+        "p = Transpose<perm=[0,3,1,2]>(e) z = Add(a, p)",
+        {"i": [4, 4, 6], "v": (6,)},
+        {"a": 6},
+    ),
     "few groups": ("z = Conv<group=2>(a, w1)", {"w1": (4, 3, 1, 1), "w9": (2, 4, 1, 1)}, {"a": 3, "z": 2}),
     "transposed": ("z = ConvTranspose(a, w1, b1)", {"w1": (6, 6, 1, 1), "b1": (6,)}, {"a": 6, "z": 6}),
     "transposed depthwise": (
