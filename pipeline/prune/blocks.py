@@ -20,10 +20,10 @@ from secateur.pipeline.prune import layers, views
 Indices = NDArray[np.intp]
 
 _AFFINE = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
-_ZERO_TO_ZERO = frozenset(
-    "Relu LeakyRelu Elu Gelu HardSwish Tanh Identity Dropout Cast MaxPool AveragePool "
-    "Reshape Transpose Flatten Squeeze Unsqueeze Slice".split()
-)
+_ZERO_TO_ZERO = {
+    *("Relu", "LeakyRelu", "Elu", "Gelu", "HardSwish", "Tanh", "Identity", "Dropout", "Cast"),
+    *("MaxPool", "AveragePool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Branch:
     """What is added to a shortcut: values computed, by more layers, from what the shortcut is computed from, too.
 
     `zeros` are the initializers whose zeroing makes the branch exactly zero, so that the addition does nothing
-    (`shrink` then removes both); `weights` are the weights of all layers in it, in graph order. `name` is the addition's.
+    (`shrink` then removes both); `weights` are the weights of all layers in it, in graph order. The addition gives it
+    its `name`.
     """
 
     name: str
