@@ -73,7 +73,7 @@ class Shrunk:
 def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shrunk:
     """Remove the channels that the rest of the network can do without.
 
-    Channels that must go together (see `channels`) go when nobody reads them (all their weights in the layers that read
+    Channels that must go together (see `channels`; in attention, features of all heads or whole heads) go when nobody reads them (all their weights in the layers that read
     them are zero), when they are exactly zero where they are read, or when they are another constant that can
     be added to the bias of every layer that reads it (Gemm, MatMul followed by a bias, unpadded Conv). An Add, Sub
     or Mul of a computed constant takes the constant alone, and disappears where that is zero, so that branches without
@@ -95,8 +95,9 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
     before, sizes = parameters(proto), _widths(proto)
     found = layers.find(proto, model.name)
     while True:  # constants travel forward, unread channels backward
-        flow = follow(Network(proto), RULES, "channels")
-        smaller = _step(flow)
+        network = Network(proto)
+        flow, heads = (follow(network, RULES, view) for view in ("channels", "heads"))
+        smaller = _step(flow) or _step(heads)
         if smaller is None:
             break
         proto = smaller

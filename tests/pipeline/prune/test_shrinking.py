@@ -110,10 +110,10 @@ def test_shrinking_a_masked_chain_keeps_its_function(proto, granularity, sparsit
     assert again.parameters_after == small.parameters_after, "not a fixed point"
 
 
-@given(graphs(), st.integers(0, 9), st.sampled_from([0.3, 0.9]))
+@given(graphs(), st.sampled_from(["channels", "heads"]), st.integers(0, 9), st.sampled_from([0.3, 0.9]))
 @settings(max_examples=60, deadline=None)
-def test_shrinking_a_masked_graph_removes_all_that_is_masked(proto, seed, share):
-    found = analyse(proto)
+def test_shrinking_a_masked_graph_removes_all_that_is_masked(proto, view, seed, share):
+    found = analyse(proto, view=view)
     random = np.random.default_rng(seed)
     dropped = found.protect({group.name: random.random(group.size) < share for group in found.groups})
     zeroed = masked(proto, found, dropped)
