@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,7 +69,7 @@ def hydra(context: Context) -> Saliency:
     return {name: _ranks(score.abs().cpu().numpy()) for name, score in zip(names, scores, strict=True)}
 
 
-def _ranks(values: NDArray[np.generic]) -> NDArray[np.float64]:
+def _ranks(values: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """1/n for the least to 1 for the largest of n values, the first of equals above the others, as it is chosen."""
     ranks = np.empty(values.size)
     ranks[np.argsort(-values.reshape(-1), kind="stable")] = np.arange(values.size, 0, -1) / values.size

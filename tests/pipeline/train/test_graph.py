@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from factories import cnn, mlp, model
 from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
-from secateur.pipeline import onnxrt
+from secateur.pipeline import onnxrt, onnxtorch
 from secateur.pipeline.train.graph import TrainableGraph
 
 
@@ -150,11 +150,17 @@ def test_normalisation_behind_a_computed_reshape() -> None:
     next(node for node in source.graph.node if node.op_type == "BatchNormalization").input[0] = "image"
     nodes = [
         helper.make_node("Shape", ["c0"], ["size"]),
-        helper.make_node("Reshape", ["c0", "size"], ["image"]),
+        helper.make_node("Cast", ["size"], ["rounded"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Cast", ["rounded"], ["target"], to=onnx.TensorProto.INT64),
+        helper.make_node("Compress", ["target", "all"], ["chosen"]),
+        helper.make_node("Reshape", ["c0", "chosen"], ["image"]),
     ]
     for place, node in enumerate(nodes, 1):
         source.graph.node.insert(place, node)
-    assert "bn0.scale" in TrainableGraph(onnx_model.from_proto(source)).parameters
+    source.graph.initializer.append(numpy_helper.from_array(np.ones(4, bool), "all"))
+    prepared = onnxtorch.prepared(onnx_model.from_proto(source))
+    (noted,) = [value for value in prepared.graph.value_info if value.name == "image"]
+    assert len(noted.type.tensor_type.shape.dim) == 4
 
 
 def test_newer_opsets_and_fixed_batches_are_lowered_first() -> None:
