@@ -88,16 +88,20 @@ def _instance(fields: list[str], where: str) -> Instance:
         raise InputError(f"expected a timeout in seconds, found '{limit}'", where=where)
     if not onnx or not vnnlib:
         raise InputError("a model and a property must be named", where=where)
-    networks = _networks(onnx, where) if onnx.startswith("[") else ()
-    return Instance(networks[0][1] if networks else onnx, vnnlib, timeout, networks)
+    pairs = networks(onnx, where) if onnx.startswith("[") else ()
+    return Instance(pairs[0][1] if pairs else onnx, vnnlib, timeout, pairs)
 
 
-def _networks(field: str, where: str) -> tuple[tuple[str, str], ...]:
+def networks(field: str, where: str) -> tuple[tuple[str, str], ...]:
+    """The (name, model) pairs of a field `[('f','onnx/a.onnx'),…]`; `where` names its place for messages.
+
+    Raises:
+        InputError: it is something else.
+    """
     try:
-        pairs = ast.literal_eval(field)
-        networks = tuple((name, onnx) for name, onnx in pairs)
+        pairs = tuple((name, onnx) for name, onnx in ast.literal_eval(field))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        networks = ()
-    if not networks or not all(isinstance(part, str) and part for pair in networks for part in pair):
+        pairs = ()
+    if not pairs or not all(isinstance(part, str) and part for pair in pairs for part in pair):
         raise InputError(f"expected [('name','file.onnx'),…], found '{field[:60]}'", where=where)
-    return networks
+    return pairs

@@ -23,9 +23,14 @@ def write(x: Iterable[float], y: Iterable[float], destination: str) -> None:
     Raises:
         InputError: the destination cannot be written.
     """
+    streams.write_bytes(destination, pairs_text(x, y).encode())
+
+
+def pairs_text(x: Iterable[float], y: Iterable[float]) -> str:
+    """The text that `write` writes."""
     pairs = [f"(X_{index} {float(value)!r})" for index, value in enumerate(x)]
     pairs += [f"(Y_{index} {float(value)!r})" for index, value in enumerate(y)]
-    streams.write_bytes(destination, f"({chr(10).join(pairs)})\n".encode())
+    return f"({chr(10).join(pairs)})\n"
 
 
 def read(source: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

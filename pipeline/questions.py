@@ -102,10 +102,10 @@ def fingerprint(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(f"{name}={hashes[name]}\n" for name in sorted(hashes)).encode()).hexdigest()
 
 
-def read_models(model_source: str) -> dict[str, Model]:
-    """The models of `sources(model_source)` by network.
+def read_models(files: Mapping[str, str]) -> dict[str, Model]:
+    """The models of files by network.
 
     Raises:
         InputError: as `onnx_model.read`.
     """
-    return {name: onnx_model.read(path) for name, path in sources(model_source).items()}
+    return {name: onnx_model.read(path) for name, path in files.items()}

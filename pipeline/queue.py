@@ -22,7 +22,16 @@ from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import onnxrt, product
 from secateur.pipeline.dispatch.foreign import Runner
-from secateur.pipeline.questions import Answer, Answers, Failure, How, Question, fingerprint, read_models
+from secateur.pipeline.questions import (
+    Answer,
+    Answers,
+    Failure,
+    How,
+    Question,
+    fingerprint,
+    read_models,
+    sources,
+)
 from secateur.pipeline.verify import api, checkpoint
 from secateur.pipeline.verify.engine import GROUP, Engine
 from secateur.pipeline.verify.replay import Replay, Witness
@@ -31,11 +40,11 @@ from secateur.pipeline.verify.work import Work, spent
 P = ParamSpec("P")
 
 
-def decide(model_source: str, questions: Sequence[Question], how: How) -> Answers:
+def decide(model_source: str | Mapping[str, str], questions: Sequence[Question], how: How) -> Answers:
     """Answer questions about the model file at `model_source` (or `-`), whatever happens to some of them.
 
-    Several networks are given as `f=a.onnx,g=b.onnx`. Once `how.stop` says so (asked between the steps of the engine
-    "crown" and while foreign verifiers run), time is over.
+    Several networks are given as `f=a.onnx,g=b.onnx`, or as files by name (one without a name by ""). Once `how.stop`
+    says so (asked between the steps of the engine "crown" and while foreign verifiers run), time is over.
     """
     asked = [i for i, question in enumerate(questions) if question.refusal is None]
     for i, question in enumerate(questions):
@@ -43,7 +52,8 @@ def decide(model_source: str, questions: Sequence[Question], how: How) -> Answer
             yield i, Failure(question.refusal, 0.0)
     started = time.perf_counter()
     try:
-        models = read_models(model_source)
+        files = sources(model_source) if isinstance(model_source, str) else model_source
+        models = read_models(files)
         reader = _Reader(models, questions, (time.perf_counter() - started) / max(1, len(asked)))
         engine = None
         if how.verifier == "crown" and "" in models:
@@ -65,7 +75,7 @@ def decide(model_source: str, questions: Sequence[Question], how: How) -> Answer
             if not reader.about_one(query):
                 yield i, _joint(reader, i, query, reading, how)
             elif runner is not None:
-                yield i, _foreign(runner, model_source, models[""], questions[i], query, reading, how)
+                yield i, _foreign(runner, files[""], models[""], questions[i], query, reading, how)
             else:
                 yield i, _plain(models[""], questions[i], query, reading, how)
         except Exception as error:

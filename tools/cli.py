@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
-from typing import Any
 
 import click
 
-from secateur.formats.errors import SecateurError
+from secateur.tools.reporting import ReportingGroup, run
 
 SECTIONS: dict[str, dict[str, str]] = {
     "Models": {
@@ -50,11 +47,8 @@ COMMANDS: dict[str, str] = {
 """Each subcommand's click object, as `module:attribute`."""
 
 
-class LazyGroup(click.Group):
-    """A click group that knows its commands by name and imports one when it is called.
-
-    It also turns every way to fail into one line on standard error and the exit code of that kind.
-    """
+class LazyGroup(ReportingGroup):
+    """A click group that knows its commands by name and imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -82,38 +76,6 @@ class LazyGroup(click.Group):
             with formatter.section(section):
                 formatter.write_dl(list(commands.items()))
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run, and leave by `SystemExit` with 0, 1 (failed), 2 (bad input), 3 (unsupported) or 130."""
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has left. Keep the interpreter from flushing into the pipe once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 1
-        except SecateurError as error:
-            code = _fail(str(error), error.exit_code)
-        except click.UsageError as error:
-            path = error.ctx.command_path if error.ctx else "secateur"
-            code = _fail(f"{error.format_message().rstrip('.')} (see '{path} --help')", 2)
-        except click.ClickException as error:
-            code = _fail(error.format_message(), 2)
-        except (click.Abort, KeyboardInterrupt):
-            click.echo("secateur: interrupted", err=True)
-            code = 130
-        except Exception as error:
-            if os.environ.get("SECATEUR_DEBUG"):
-                raise
-            what = " ".join(f"{type(error).__name__}: {error}".split())
-            code = _fail(f"{what} (unexpected: set SECATEUR_DEBUG=1 to see the traceback)", 1)
-        sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(line: str, code: int) -> int:
-    click.echo(f"secateur: error: {' '.join(line.split())}", err=True)
-    return code
-
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
@@ -124,6 +86,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(
+    "secateur",
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="A MODEL is an ONNX file (.gz too) or '-' for standard streams. Standard output carries the model, the "
@@ -148,10 +111,4 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
-    if not sys.warnoptions:
-        import warnings
-
-        warnings.simplefilter(
-            "ignore"
-        )  # libraries' advice to their callers is not for the person at the terminal
-    cli(prog_name="secateur")
+    run(cli)

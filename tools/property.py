@@ -183,12 +183,12 @@ def product_of(prop: str, networks: tuple[str, ...], output: str, property_out: 
     """
     from secateur.formats import onnx_model, streams, vnnlib
     from secateur.pipeline import product
-    from secateur.pipeline.questions import read_models
+    from secateur.pipeline.questions import read_models, sources
 
     streams.check_destination(output, binary=True)
     streams.check_destination(property_out)
     query = vnnlib.read(prop)
-    models = product.models_of(query, read_models(",".join(networks)), query.name)
+    models = product.models_of(query, read_models(sources(",".join(networks))), query.name)
     whole = product.compile(query, models)
     vnnlib.write(vnnlib.to_text(whole.query, query.comments), property_out)
     onnx_model.write(whole.model, output)

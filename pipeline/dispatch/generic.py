@@ -19,7 +19,6 @@ from secateur.pipeline.dispatch.protocol import (
     silent,
     word,
 )
-from secateur.pipeline.dispatch.vibecheck import standard
 
 SCRIPTS = ("prepare_instance.sh", "run_instance.sh")
 FIELDS = ("onnx", "vnnlib", "timeout", "result", "folder", "threads")

@@ -118,6 +118,26 @@ def pairs(text: str) -> Floats | None:
     return gather(re.findall(r"\(\s*X_(\d+)\s+([^\s()]+)\s*\)", text))
 
 
+def assignment(text: str) -> Floats | None:
+    """The input values of an assignment: pairs `(X_0 v)`, or the standard's `X float32 [1,2]` with a value a line.
+
+    The standard's text names variables freely: the first one is taken for the input of the only network.
+    """
+    found = pairs(text)
+    if found is not None:
+        return found
+    head = re.search(r"^\s*\w+\s+\w+\s+\[[\d,\s]*\]\s*$", text, re.MULTILINE)
+    if head is None:
+        return None
+    values = []
+    for line in text[head.end() :].split("\n")[1:]:
+        try:
+            values.append(float(line))
+        except ValueError:
+            break
+    return gather([(str(i), str(value)) for i, value in enumerate(values)])
+
+
 def gather(found: Sequence[tuple[str, str]]) -> Floats | None:
     """Values of (number, value) pairs in the order of the numbers; None where one is missing or no number."""
     try:
@@ -135,7 +155,16 @@ def result_file(task: Task, finished: Finished) -> Claim:
     verdict = word(text)
     if not verdict:
         return silent(finished)
-    return Claim(verdict, pairs(text) if verdict == "sat" else None)
+    return Claim(verdict, assignment(text) if verdict == "sat" else None)
+
+
+def standard(task: Task, finished: Finished) -> Claim:
+    """The claim on standard output as the VNN-LIB standard has it (section 5.3.1): the verdict, then assignments."""
+    text = finished.output(1 << 26)
+    verdict = word(text)
+    if not verdict:
+        return silent(finished)
+    return Claim(verdict, assignment(text) if verdict == "sat" else None)
 
 
 def silent(finished: Finished) -> Claim:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from secateur.pipeline import dispatch
 from secateur.pipeline.dispatch.judge import SLACK, judge
-from secateur.pipeline.dispatch.protocol import Claim, pairs, word
-from secateur.pipeline.dispatch.vibecheck import assignment
+from secateur.pipeline.dispatch.protocol import Claim, assignment, pairs, word
 from secateur.pipeline.verify.replay import Replay
 from solvers import instance
 
