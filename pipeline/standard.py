@@ -53,7 +53,7 @@ def solve(prop: str, networks: Mapping[str, str], how: How, *, timeout: float) -
 
 
 def competition(onnx: str, prop: str, result: str, how: How, *, timeout: float) -> str:
-    """Decide an instance of VNN-COMP and write its result file: the verdict, then the witness in the property's dialect.
+    """Decide an instance of VNN-COMP and write its result file: the verdict, and the witness in the property's dialect.
 
     `onnx` names the model file, or several networks' as `instances.csv` does: [('f','a.onnx'),('g','b.onnx')]. What
     cannot be decided for an error is `error`. Returns the verdict.

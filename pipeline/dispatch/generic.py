@@ -17,6 +17,7 @@ from secateur.pipeline.dispatch.protocol import (
     read_if_any,
     result_file,
     silent,
+    standard,
     word,
 )
 
