@@ -24,12 +24,12 @@ SECTIONS: dict[str, dict[str, str]] = {
         "shrink": "Remove dead neurons and channels from the graph.",
     },
     "Proving": {
-        "property": "Write properties (VNN-LIB) of a model from data.",
+        "property": "Write properties (VNN-LIB) from data; convert them; join networks.",
         "attack": "Search for an input that violates a property.",
         "bounds": "Bound the outputs over a property's input region.",
         "verify": "Decide whether a property can be violated.",
         "check": "Check a witness exactly, in onnxruntime.",
-        "verifiers": "List the operators that the verifier understands.",
+        "verifiers": "List, install and examine verifiers; what ours understands.",
     },
     "Studies": {
         "run": "Verify every instance of an instances.csv; resumes.",
