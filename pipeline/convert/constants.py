@@ -77,13 +77,13 @@ def _evaluate(
     model: onnx.ModelProto, nodes: list[onnx.NodeProto], wanted: list[str]
 ) -> dict[str, NDArray[np.generic]] | None:
     """The values `wanted`, by running `nodes` alone; None when onnxruntime cannot."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
+    part = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    part.opset_import.extend(model.opset_import)
+    part.functions.extend(model.functions)
+    part.graph.name = model.graph.name
     read = {name for node in nodes for name in onnxgraph.reads(node)}
-    onnxgraph.replace_nodes(part.graph, nodes)
-    onnxgraph.replace_initializers(part.graph, [t for t in part.graph.initializer if t.name in read])
-    del part.graph.input[:], part.graph.output[:], part.graph.value_info[:]
-    part.ir_version = max(part.ir_version, 4)
+    part.graph.node.extend(nodes)
+    part.graph.initializer.extend(t for t in model.graph.initializer if t.name in read)
     part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
     try:
         results = onnxrt.session(part).run(wanted, {})

@@ -11,9 +11,9 @@ from onnx import TensorProto
 
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import Model
-from secateur.pipeline import onnxrt
+from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.convert import constants, dead, inputs
-from secateur.pipeline.prune import layers
+from secateur.pipeline.prune import layers, views
 from secateur.pipeline.prune.blocks import regroup
 from secateur.pipeline.prune.channels import folding
 from secateur.pipeline.prune.channels.edit import Edit
@@ -23,6 +23,7 @@ from secateur.pipeline.prune.channels.network import Network
 from secateur.pipeline.prune.channels.rules import RULES
 
 TOLERANCE = 1e-4
+_FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _ALIVE = "none of them is dead"
 
 
@@ -73,15 +74,16 @@ class Shrunk:
 def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shrunk:
     """Remove the channels that the rest of the network can do without.
 
-    Channels that must go together (see `channels`; in attention, features of all heads or whole heads) go when nobody reads them (all their weights in the layers that read
-    them are zero), when they are exactly zero where they are read, or when they are another constant that can
-    be added to the bias of every layer that reads it (Gemm, MatMul followed by a bias, unpadded Conv). An Add, Sub
-    or Mul of a computed constant takes the constant alone, and disappears where that is zero, so that branches without
-    effect go as a whole. Constants are folded in float64 and rounded once. This repeats until nothing changes; every
-    axis keeps at least one channel. Convolutions whose kernels are zero outside blocks become grouped ones.
+    Channels that must go together (see `channels`; in attention, features of all heads or whole heads) go when nobody
+    reads them (all their weights in the layers that read them are zero), when they are exactly zero where they are
+    read, or when they are another constant that can be added to the bias of every layer that reads it (Gemm, MatMul
+    followed by a bias, unpadded Conv). An Add, Sub or Mul of a computed constant takes the constant alone, and
+    disappears where that is zero, so that branches without effect go as a whole. Constants are folded in float64 and
+    rounded once. This repeats until nothing changes; every axis keeps at least one channel. At last, convolutions whose
+    kernels are zero outside blocks become grouped ones.
 
-    Initializers that are also inputs and constant sub-graphs are cleaned first, since they hide parameters.
-    Names of what stays, opset, metadata and a dynamic batch are kept.
+    Initializers that are also inputs, and weights computed from constants, are cleaned first, since they hide
+    parameters. Names of what stays, opset, metadata and a dynamic batch are kept.
 
     Raises:
         UnsupportedError: quantised or sparse weights, or a model that onnxruntime does not run.
@@ -89,9 +91,10 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
     """
     layers.find(model.proto, model.name)
     proto = model.proto
-    for clean in (inputs, constants, dead):
-        if clean.check(proto) is None:
-            proto = clean.rewrite(proto)
+    if inputs.check(proto) is None:
+        proto = inputs.rewrite(proto)
+    if _hides_weights(proto):
+        proto = constants.rewrite(proto)
     before, sizes = parameters(proto), _widths(proto)
     found = layers.find(proto, model.name)
     while True:  # constants travel forward, unread channels backward
@@ -113,6 +116,7 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
         small.CopyFrom(proto)
     else:
         small = proto
+    dead.sweep(small.graph)
     regroup(small)
     difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance)
     onnx_model.add_provenance(small, "shrink", {"seed": seed}, model.sha256)
@@ -133,6 +137,24 @@ def _step(flow: Flow) -> onnx.ModelProto | None:
     return edit.run()
 
 
+def _hides_weights(model: onnx.ModelProto) -> bool:
+    """Whether numbers to shrink lie in Constant nodes, or are computed from initializers (other than as views)."""
+    known, graph = views.find(model.graph), model.graph
+    arrays = {
+        tensor.name for tensor in graph.initializer if tensor.data_type in _FLOATS and prod(tensor.dims) > 1
+    }
+    for node in graph.node:
+        tensor = onnxgraph.constant_tensor(node)
+        if tensor is not None and tensor.data_type in _FLOATS and prod(tensor.dims) > 1:
+            return True
+        computed = (
+            node.input and node.output[0] not in known and all(name in known for name in node.input if name)
+        )
+        if computed and any(name and known[name].tensor in arrays for name in node.input):
+            return True
+    return False
+
+
 def _widths(model: onnx.ModelProto) -> dict[str, int]:
     """Output channels of each layer (of one group, for a grouped ConvTranspose), by weight."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -141,5 +163,4 @@ def _widths(model: onnx.ModelProto) -> dict[str, int]:
 
 def parameters(model: onnx.ModelProto) -> int:
     """Elements of all floating-point initializers."""
-    floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    return sum(prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in floats)
+    return sum(prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in _FLOATS)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from secateur.formats.errors import InputError
 from secateur.pipeline.prune import layers as prunable
+from secateur.pipeline.prune.channels.call import View
 from secateur.pipeline.prune.channels.edit import Edit
-from secateur.pipeline.prune.channels.follow import Flow, View, follow
+from secateur.pipeline.prune.channels.follow import Flow, follow
 from secateur.pipeline.prune.channels.ledger import Indices, Role
 from secateur.pipeline.prune.channels.network import Network
 from secateur.pipeline.prune.channels.rules import RULES

@@ -9,7 +9,7 @@ from secateur.pipeline.prune.channels import rules_elementwise as elementwise
 from secateur.pipeline.prune.channels import rules_layers as layers
 from secateur.pipeline.prune.channels import rules_reshapes as reshapes
 from secateur.pipeline.prune.channels import rules_shapes as shapes
-from secateur.pipeline.prune.channels.follow import Rule
+from secateur.pipeline.prune.channels.call import Rule
 from secateur.pipeline.prune.channels.rules_elementwise import combining, folded, reduction, unary, unknown
 
 RULES: dict[str, Rule] = {

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import erf
 
 from secateur.pipeline.onnxgraph import label, set_attribute
-from secateur.pipeline.prune.channels.follow import Call, Combine, Rule
+from secateur.pipeline.prune.channels.call import Call, Combine, Rule
 from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Role, Spread, Value
 
 

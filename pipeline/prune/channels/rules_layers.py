@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from secateur.pipeline.onnxgraph import label, set_attribute
-from secateur.pipeline.prune.channels.follow import Call, Operand
+from secateur.pipeline.prune.channels.call import Call, Operand
 from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Repairs, Spread, Value
 
 _MIXED = "another axis than the channels is mixed by"

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from secateur.pipeline.onnxgraph import attribute
-from secateur.pipeline.prune.channels.follow import Call
+from secateur.pipeline.onnxgraph import attribute, label
+from secateur.pipeline.prune.channels.call import Call
 from secateur.pipeline.prune.channels.ledger import Fix, Repairs, Spread, Value
 from secateur.pipeline.prune.channels.network import filled
 
@@ -217,6 +217,10 @@ def _target(call: Call, index: int, value: Value, entries: Callable[[Repairs], d
     """The repair of an input that holds a shape: `entries` are numbers to put into it when sizes change. Where it is
     computed from the batch, this is done by a Mul and an Add behind the computation."""
     name = call.node.input[index]
+    taint = call.taints.get(name)
+    if taint is not None and (taint.elements & call.network.static[name].varies).any():
+        for ids in taint.ids:
+            call.ledger.pin(ids, f"their number times the batch size is read by {label(call.node)}")
 
     def fix(edit: Repairs, node: onnx.NodeProto) -> None:
         if edit.sizes(call.result, value) == call.result and not edit.changed(name):
@@ -229,7 +233,7 @@ def _target(call: Call, index: int, value: Value, entries: Callable[[Repairs], d
                 array[entry] = number
             edit.write(node, index, array)
             return
-        static, taint = call.network.static[name], call.taints.get(name)
+        static = call.network.static[name]
         if taint is not None:
             counted = np.flatnonzero(taint.elements & ~static.varies)
             new = {int(entry): int(static.value[entry]) for entry in counted} | new

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 
 from secateur.pipeline.onnxgraph import label, set_attribute
-from secateur.pipeline.prune.channels.follow import Call, Operand
+from secateur.pipeline.prune.channels.call import Call, Operand
 from secateur.pipeline.prune.channels.ledger import Floats, Indices, Repairs, Spread, Value
 from secateur.pipeline.prune.channels.network import Array
 
@@ -41,14 +41,7 @@ def concat(call: Call) -> list[Value]:
             fixed = np.full(size, part.uniform)
             along[i] = beside = Spread((axis,), call.ledger.fresh(size), fixed, fixed)
             call.pin(beside, "stands beside channels in")
-    pieces = [spread for spread in along if spread is not None]
-    joined = Spread(
-        (axis,),
-        np.concatenate([piece.ids for piece in pieces]),
-        np.concatenate([piece.now for piece in pieces]),
-        np.concatenate([piece.masked for piece in pieces]),
-    )
-    return [(joined, *value)]
+    return [(_joined([spread for spread in along if spread is not None], axis), *value)]
 
 
 def _equal(each: tuple[Floats, ...]) -> NDArray[np.bool_]:
@@ -187,53 +180,32 @@ def _scalar(call: Call, spread: Spread, position: int, indices: Array) -> None:
 
 def pad(call: Call) -> list[Value]:
     """New positions along a live axis are channels that hold the padding's constant; they can go, too."""
-    rank = len(call.shape(0))
-    old = call.network.opset < 11
-    amounts = call.attribute("pads", None) if old else call.array(1)
-    if amounts is None:
+    given = _padding(call)
+    if given is None:
         return call.refuse("computed padding of")
-    amounts = [int(amount) for amount in amounts]
-    axes = list(range(rank))
-    if call.given(3):
-        chosen = call.array(3)
-        if chosen is None:
-            return call.refuse("computed axes of")
-        axes = [int(axis) % rank for axis in chosen]
-    fill = float(call.attribute("value", 0.0)) if old else 0.0
-    if not old and call.given(2):
-        given = call.array(2)
-        fill = np.nan if given is None else float(given.reshape(()))
-    mode = call.attribute("mode", "constant")
+    amounts, axes, fill = given
+    half, old = len(amounts) // 2, call.network.opset < 11
+    constant = call.attribute("mode", "constant") == "constant"
     value = call.value(0)
-    half = len(amounts) // 2
     added: list[tuple[int, Indices]] = []
     for entry, axis in enumerate(axes):
         before, after = amounts[entry], amounts[entry + half]
         if not before and not after:
             continue
-        spread = next((s for s in value if axis in s.axes), None)
-        if spread is None or mode != "constant" or min(before, after) < 0 or len(spread.axes) > 1:
-            value = call.without(value, [axis], "padded by")
-        if mode == "constant":  # the border differs from a constant inside, unless it is the same
-            value = tuple(
-                s if axis in s.axes else s.mapped(lambda x: np.where(x == fill, x, np.nan)) for s in value
-            )
-        if spread is not None and axis in spread.axes and len(spread.axes) == 1:
-            current = next(s for s in value if axis in s.axes)
-            if mode != "constant" or min(before, after) < 0:
-                value = tuple(s for s in value if s is not current)
-                continue
-            ends = [call.ledger.fresh(before), call.ledger.fresh(after)]
-            added += [(entry, ends[0]), (entry + half, ends[1])]
-            ids = np.concatenate([ends[0], current.ids, ends[1]])
-            edges = [np.full(before, fill), np.full(after, fill)]
-            wider = Spread(
-                (axis,),
-                ids,
-                np.concatenate([edges[0], current.now, edges[1]]),
-                np.concatenate([edges[0], current.masked, edges[1]]),
-            )
-            value = tuple(wider if s is current else s for s in value)
+        spread = next((s for s in value if s.axes == (axis,)), None)
+        value = tuple(s for s in value if s is not spread)
+        if constant:  # elsewhere, the border differs from a constant inside, unless it is the same
+            value = tuple(s.mapped(lambda x: np.where(x == fill, x, np.nan)) for s in value)
+        value = call.without(value, [axis], "padded by")
+        if spread is not None and constant and min(before, after) >= 0:
+            ends = [
+                Spread((axis,), call.ledger.fresh(n), np.full(n, fill), np.full(n, fill))
+                for n in (before, after)
+            ]
+            added += [(entry, ends[0].ids), (entry + half, ends[1].ids)]
+            value = (*value, _joined([ends[0], spread, ends[1]], axis))
+        elif spread is not None:
+            call.pin(spread, "padded by")
 
     def fix(edit: Repairs, node: onnx.NodeProto) -> None:
         left = list(amounts)
@@ -247,6 +219,25 @@ def pad(call: Call) -> list[Value]:
     if added:
         call.ledger.fix(call.place, fix)
     return [value]
+
+
+def _padding(call: Call) -> tuple[list[int], list[int], float] | None:
+    """Amounts before and after each of some axes, and the constant (NaN where it is computed)."""
+    rank = len(call.shape(0))
+    if call.network.opset < 11:
+        return list(call.attribute("pads")), list(range(rank)), float(call.attribute("value", 0.0))
+    amounts, fill, axes = call.array(1), call.array(2), call.array(3)
+    if amounts is None or (axes is None and call.given(3)):
+        return None
+    number = float(fill.reshape(())) if fill is not None else np.nan if call.given(2) else 0.0
+    chosen = list(range(rank)) if axes is None else [int(axis) % rank for axis in axes]
+    return [int(amount) for amount in amounts], chosen, number
+
+
+def _joined(pieces: list[Spread], axis: int) -> Spread:
+    """Spreads on one axis, one after the other."""
+    ids, now, masked = ([getattr(piece, name) for piece in pieces] for name in ("ids", "now", "masked"))
+    return Spread((axis,), np.concatenate(ids), np.concatenate(now), np.concatenate(masked))
 
 
 def tile(call: Call) -> list[Value]:
