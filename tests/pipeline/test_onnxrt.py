@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
@@ -133,6 +134,41 @@ def test_a_large_model_runs_the_same_with_its_weights_fed(monkeypatch: pytest.Mo
     assert onnxrt.value_shapes(model) == shapes
     assert onnxrt.count_inputs(model) == onnxrt.Runner(model).inputs == 256
     assert onnxrt.compare(model, lambda rows: onnxrt.run(model, rows)) == 0
+
+
+def test_a_frugal_session_answers_the_same():
+    model = cnn()
+    x = onnxrt.sample_inputs(64, seed=1, samples=5).reshape(5, 1, 8, 8)
+    usual, frugal = (onnxrt.session(model, frugal=choice).run(None, {"x": x}) for choice in (False, True))
+    assert np.allclose(usual[0], frugal[0], atol=1e-6)
+
+
+def test_zeros_fit_every_input_and_share_their_memory():
+    inputs = [
+        helper.make_tensor_value_info("a", TensorProto.FLOAT, ["n", 3]),
+        helper.make_tensor_value_info("b", TensorProto.DOUBLE, ["n", 2, "m"]),
+        helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("d", TensorProto.FLOAT, [4, "n"]),
+    ]
+    nodes = [helper.make_node("Identity", [value.name], [f"{value.name}2"]) for value in inputs]
+    outputs = [onnx.ValueInfoProto(name=node.output[0]) for node in nodes]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, outputs),
+        opset_imports=[helper.make_opsetid("", 13)],
+        ir_version=8,
+    )
+    ready = onnxrt.session(model)
+    feeds = onnxrt.zeros(ready, 5, but=["a"])
+    assert {name: (value.shape, value.dtype.name) for name, value in feeds.items()} == {
+        "b": ((5, 2, 1), "float64"),
+        "c": ((), "bool"),
+        "d": ((4, 5), "float32"),
+    }
+    assert np.shares_memory(feeds["b"], feeds["d"])
+    assert not any(value.any() for value in feeds.values())
+    whole = onnxrt.zeros(ready, 5)
+    answers = onnxrt.answers(ready, ["a2", "c2"], whole)
+    assert [value.shape for value in answers] == [(5, 3), ()]
 
 
 def test_large_inputs_are_compared_on_fewer_samples_and_run_in_smaller_batches(
