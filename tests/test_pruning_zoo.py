@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
+from onnx import numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from secateur.formats import onnx_model
+from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import flops
+from secateur.pipeline.prune import Pruned, Shrunk, shrink
+
+if TYPE_CHECKING:
+    from pruning_zoo.measure import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,3 +98,57 @@ def test_an_export_that_fails_is_broken(
     words = ("--models", "mlp", "--exporters", "torchscript", "--all", "--keep", str(tmp_path))
     assert run(script, monkeypatch, *words) == 1
     assert "BROKEN mlp-torchscript-99: not exported" in capsys.readouterr().out
+
+
+def test_heads(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pruning_zoo.measure.SECONDS", 0.0)
+    words = ("--models", "vit", "--exporters", "torchscript", "--granularity", "head")
+    assert run(script, monkeypatch, *words) == 0
+    assert "| vit | torchscript | 17 | 114,258 → 97,682 (85%) |" in capsys.readouterr().out
+
+
+@pytest.fixture
+def lenet(tmp_path: Path) -> Path:
+    from pruning_zoo.export import Variant, export
+
+    path = export(Variant("lenet", "torchscript", 13), tmp_path).path
+    assert path is not None
+    return path
+
+
+def measured(path: Path) -> Record:
+    from pruning_zoo.measure import Record, measure
+
+    record = Record("lenet.onnx", "lenet", "torchscript", 13)
+    measure(record, path, 0.5)
+    return record
+
+
+def test_a_wrong_rewrite_is_broken(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(model: onnx_model.Model) -> Shrunk:
+        small = shrink(model)
+        bias = small.proto.graph.initializer[1]
+        onnx_model.set_initializer(small.proto, bias.name, numpy_helper.to_array(bias) + np.float32(0.1))
+        return small
+
+    monkeypatch.setattr("pruning_zoo.measure.shrink", off)
+    assert "shrunk and masked differ by" in measured(lenet).broken
+
+
+def test_a_rewrite_that_removes_nothing_is_broken(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def idle(model: onnx_model.Model) -> Shrunk:
+        return replace(shrink(onnx_model.read(str(lenet))), proto=model.proto)
+
+    monkeypatch.setattr("pruning_zoo.measure.shrink", idle)
+    assert "channels are masked, nothing became smaller" in measured(lenet).broken
+
+
+def test_what_is_refused_says_why(lenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Pruned:
+        raise UnsupportedError("no such operator")
+
+    monkeypatch.setattr("pruning_zoo.measure.prune", refuse)
+    record = measured(lenet)
+    assert (record.refused, record.broken) == ("no such operator", "")

@@ -19,6 +19,7 @@ from secateur.pipeline import flops, onnxrt
 from secateur.pipeline.prune import LayerReport, Shrunk, prune, shrink
 
 TOLERANCE = 1e-4
+ALIVE = "none of them is dead"  # what `shrink` says of a layer that `prune` has spared
 SECONDS = 0.3  # to time a network, at least
 TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
@@ -62,7 +63,7 @@ def measure(record: Record, path: Path, sparsity: float, granularity: str = "cha
     record.broken = _faults(small, whole=granularity == "channel")
     record.layers = len(small.layers)
     alone = [_reason(layer) for layer in small.layers if layer.before == layer.after]
-    record.left_alone = dict(Counter(reason or "nothing dead" for reason in alone))
+    record.left_alone = dict(Counter(alone))
     record.parameters = (parameters(dense.proto), parameters(small.proto))
     record.multiply_adds = (flops.count(dense).multiply_adds, flops.count(small.proto).multiply_adds)
     if pruned.pruned and record.multiply_adds[1] >= record.multiply_adds[0]:
@@ -82,7 +83,8 @@ def _faults(small: Shrunk, whole: bool) -> str:
         return f"invalid: {next(iter(str(error).strip().splitlines()), type(error).__name__)}"
     if not whole:
         return ""
-    silent = [layer.name for layer in small.layers if layer.before == layer.after and not _reason(layer)]
+    spared = [layer for layer in small.layers if layer.before == layer.after]
+    silent = [layer.name for layer in spared if _reason(layer) in ("", ALIVE)]
     return f"left alone without a reason: {', '.join(silent)}" if silent else ""
 
 
