@@ -139,8 +139,9 @@ def regroup(model: onnx.ModelProto) -> tuple[Regrouped, ...]:
 
     Input and output channels that share a kernel that is not zero belong together. Where they fall apart into groups
     of equal sizes, the Conv becomes Gather (input channels in the groups' order), grouped Conv, Gather (back); a Gather
-    that changes nothing is left out. The weight shrinks by the number of groups; the function is the same up to
-    the order of summation.
+    that changes nothing is left out. So it does where filters fall apart into as many groups of equal sizes as they
+    have sets of inputs, of equal sizes: an input that several groups read is gathered several times. What is left of
+    the weight has no zero kernel; the function is the same up to the order of summation.
     """
     graph = model.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -153,7 +154,8 @@ def regroup(model: onnx.ModelProto) -> tuple[Regrouped, ...]:
             nodes.append(node)
             continue
         kernels = numpy_helper.to_array(weight)
-        orders = _groups(kernels.reshape(*kernels.shape[:2], -1).any(axis=2))
+        nonzero = kernels.reshape(*kernels.shape[:2], -1).any(axis=2)
+        orders = _groups(nonzero) or _groups_that_overlap(nonzero)
         if orders is None:
             nodes.append(node)
             continue
@@ -163,7 +165,7 @@ def regroup(model: onnx.ModelProto) -> tuple[Regrouped, ...]:
         if len(node.input) > 2 and node.input[2]:
             bias = tensors[node.input[2]]
             bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias)[after.ravel()], bias.name))
-        nodes += _between_gathers(graph, node, before.ravel(), np.argsort(after.ravel()))
+        nodes += _between_gathers(graph, node, kernels.shape[1], before.ravel(), np.argsort(after.ravel()))
         set_attribute(node, "group", len(before))
         done.append(Regrouped(node.name or node.output[0], weight.name, len(before)))
     if done:
@@ -172,12 +174,12 @@ def regroup(model: onnx.ModelProto) -> tuple[Regrouped, ...]:
 
 
 def _between_gathers(
-    graph: onnx.GraphProto, node: onnx.NodeProto, before: Indices, after: Indices
+    graph: onnx.GraphProto, node: onnx.NodeProto, inputs: int, before: Indices, after: Indices
 ) -> list[onnx.NodeProto]:
     """The node, reading its input in the order `before`, its output brought into the order `after`."""
     nodes = [node]
     for place, order, value in ((0, before, node.input[0]), (1, after, node.output[0])):
-        if (order == np.arange(len(order))).all():
+        if np.array_equal(order, np.arange(len(after) if place else inputs)):
             continue
         moved = onnxgraph.unused_name(graph, f"{value}_grouped" if place else f"{node.output[0]}_input")
         name = onnxgraph.unused_name(graph, f"{moved}_order")
@@ -216,6 +218,18 @@ def _groups(kernels: NDArray[np.bool_]) -> tuple[Indices, Indices] | None:
             order = np.argsort(found[1][:, 0])
             return found[0][order], found[1][order]
     return None
+
+
+def _groups_that_overlap(kernels: NDArray[np.bool_]) -> tuple[Indices, Indices] | None:
+    """As `_groups`, of filters that read the same inputs; None where sizes differ, or filters have little in common."""
+    reads, label = np.unique(kernels, axis=0, return_inverse=True)
+    label, counts, sizes = label.reshape(-1), np.bincount(label.reshape(-1)), reads.sum(axis=1)
+    if len(reads) < 2 or counts[0] < 2 or np.ptp(counts) or np.ptp(sizes) or not sizes[0]:
+        return None
+    before = np.stack([np.flatnonzero(inputs) for inputs in reads])
+    after = np.stack([np.flatnonzero(label == group) for group in range(len(reads))])
+    order = np.argsort(after[:, 0])
+    return before[order], after[order]
 
 
 def _packed(sizes: NDArray[np.intp], groups: int) -> Indices | None:

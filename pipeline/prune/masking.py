@@ -16,11 +16,10 @@ from secateur.formats import onnx_model, onnx_parts, onnx_sparse
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
-from secateur.pipeline import onnxrt
 from secateur.pipeline.prune import allocation, criteria, schedule, units
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
 from secateur.pipeline.prune.plan import Plan
-from secateur.pipeline.prune.units import Bools, Masks, Pool, Saliency, Scores, Units
+from secateur.pipeline.prune.units import Bools, Granularity, Masks, Pool, Saliency, Scores, Units
 
 _FLOATS = (np.float16, np.float32, np.float64)
 
@@ -39,10 +38,9 @@ class Pruned:
         """One line for people."""
         short = self.wanted - self.pruned
         note = f" ({short} fewer than asked: every layer keeps one)" if short else ""
-        name = self.mask.granularity.split(":")[0]
-        name = "weight" if name.isdigit() else name
+        name = Granularity.parse(self.mask.granularity).plural
         return (
-            f"pruned {self.pruned:,} of {self.units:,} {name}s{note}; "
+            f"pruned {self.pruned:,} of {self.units:,} {name}{note}; "
             f"{self.mask.sparsity:.2%} of the masked parameters are zero"
         )
 
@@ -129,6 +127,8 @@ def apply(model: Model, mask: Mask, *, force: bool = False, sparse: bool = False
     onnx_model.add_provenance(proto, "apply", arguments | dict(mask.extra), model.sha256)
     if not sparse:
         return proto
+    from secateur.pipeline import onnxrt  # not needed otherwise
+
     stored = onnx.ModelProto()
     stored.CopyFrom(proto)
     onnx_sparse.sparsify(stored)
@@ -166,7 +166,8 @@ def _zeroed(tensor: onnx.TensorProto, keep: Bools | None, where: str) -> onnx.Te
     array = numpy_helper.to_array(tensor)
     if array.dtype.type not in _FLOATS:
         raise UnsupportedError(f"'{tensor.name}' is {array.dtype}: expected floats", where=where)
-    return numpy_helper.from_array(np.where(keep, array, array.dtype.type(0)), tensor.name)
+    array = np.where(keep, array, array.dtype.type(0))
+    return numpy_helper.from_array(array, tensor.name)
 
 
 def _check(model: Model, mask: Mask, result: onnx.ModelProto) -> None:

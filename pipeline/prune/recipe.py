@@ -29,7 +29,7 @@ from secateur.formats import onnx_model, streams
 from secateur.formats.errors import InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.prune import masking, masks, shrinking
+from secateur.pipeline.prune import masking, masks
 from secateur.pipeline.prune.criteria import Samples
 from secateur.pipeline.prune.plan import Plan
 
@@ -64,6 +64,8 @@ def run(model: Model, steps: Sequence[Step], *, data: Samples | None = None, dev
     now = model
     for step in steps:
         if isinstance(step, Shrink):
+            from secateur.pipeline.prune import shrinking  # needs onnxruntime, which pruning need not
+
             shrunk = shrinking.shrink(now, seed=step.seed)
             proto, line = shrunk.proto, shrunk.summary()
         else:

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -33,9 +33,12 @@ from numpy.typing import NDArray
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.prune import channels, layers
-from secateur.pipeline.prune.channels import Group
+from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.layers import Layer
+
+if TYPE_CHECKING:
+    from secateur.pipeline.prune.blocks import Branch
+    from secateur.pipeline.prune.channels import Group
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -45,7 +48,7 @@ Saliency = Mapping[str, Scores]
 Reduction = Callable[[Floats], Floats]
 Protect = Callable[[Mapping[str, Bools], Mapping[str, Floats]], Mapping[str, Bools]]
 
-KINDS = "weight, N:M, block:RxC, kernel, grouped-kernel:G, channel, filter, neuron or head"
+KINDS = "weight, N:M, block:RxC, kernel, grouped-kernel:G, channel, filter, neuron, head or layer"
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Granularity:
         Raises:
             InputError: no granularity is written so.
         """
-        if text in ("weight", "kernel", "channel", "neuron", "head"):
+        if text in ("weight", "kernel", "channel", "neuron", "head", "layer"):
             return Granularity(text)
         if text == "filter":
             return Granularity("channel")
@@ -96,6 +99,11 @@ class Granularity:
     def fine(self) -> bool:
         """Whether its units are single weights, which criteria score as they are."""
         return self.kind in ("weight", "n:m")
+
+    @property
+    def plural(self) -> str:
+        """What messages call several of its units."""
+        return {"n:m": "weights", "layer": "residual branches"}.get(self.kind, f"{self.kind}s")
 
     def fits(self, unit: str) -> bool:
         """Whether a criterion that scores `unit` ("weight", "channel" or "block") can score these."""
@@ -207,6 +215,8 @@ def gather(model: Model, granularity: Granularity, choice: Choice | None = None)
             hint="`secateur convert` turns constants into initializers",
         )
     dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    if granularity.kind == "layer":
+        return Units(_branches(model, found, dims, choice))
     protect: Protect | None = None
     if granularity.kind in ("channel", "neuron", "head"):
         pools, protect, reason = _channels(model, found, dims, granularity.kind)
@@ -381,6 +391,8 @@ def alike(features: Floats, groups: int, rounds: int = 20) -> NDArray[np.intp]:
 def _channels(
     model: Model, found: Sequence[Layer], dims: Mapping[str, tuple[int, ...]], kind: str
 ) -> tuple[list[Pool], Protect, str]:
+    from secateur.pipeline.prune import channels  # needs onnxruntime, which other granularities do not
+
     layer_of = {layer.weight: layer for layer in found}
     analysis = channels.analyse(model.proto, view="heads" if kind == "head" else "channels")
     groups = [group for group in analysis.groups if set(group.layers) <= set(layer_of)]
@@ -439,3 +451,48 @@ def by_unit(rows: Scores, units: NDArray[np.intp], size: int, reduction: Reducti
         places = order[starts[which][:, None] + np.arange(count)]
         scores[which] = reduction(rows[places].reshape(len(which), -1).astype(np.float64))
     return scores
+
+
+def _branches(
+    model: Model, found: Sequence[Layer], dims: Mapping[str, tuple[int, ...]], choice: Choice
+) -> list[Pool]:
+    """One pool of all residual branches; any of them may go, even all."""
+    from secateur.pipeline.prune import blocks
+
+    layer_of = {layer.weight: layer for layer in found}
+    named = {
+        branch: [branch.name, *(n for weight in branch.weights for n in (layer_of[weight].name, weight))]
+        for branch in blocks.residual_branches(model.proto)
+    }
+    if not named:
+        raise InputError("no prunable layer: expected residual branches", where=model.name)
+    choice.check(list(named.values()), model.name)
+    chosen = [branch for branch, names in named.items() if choice.takes(names)]
+    if not chosen:
+        raise InputError("the patterns leave no residual branch to prune", where=model.name)
+
+    def score(saliency: Saliency, reduction: Reduction) -> Scores:
+        return np.array([_branch_score(branch, saliency, reduction) for branch in chosen])[None]
+
+    def masks(dropped: Bools) -> Masks:
+        gone = {branch: bool(drop) for branch, drop in zip(chosen, dropped[0], strict=True)}
+        return {
+            name: np.broadcast_to(np.bool_(not drop), dims[name])
+            for branch, drop in gone.items()
+            for name in branch.zeros
+        }
+
+    weights = dict.fromkeys(weight for branch in chosen for weight in branch.weights)
+    read, shapes = tuple(layer_of[name] for name in weights), tuple(dims[name] for name in weights)
+    names = tuple(branch.name for branch in chosen)
+    return [Pool("branches", read, shapes, 1, len(chosen), score, masks, least=0, branches=names)]
+
+
+def _branch_score(branch: Branch, saliency: Saliency, reduction: Reduction) -> float:
+    """A branch's own score, or the reduction of its weights' (or channels'); +inf (never dropped) without any."""
+    if branch.name in saliency:
+        return float(saliency[branch.name])
+    parts = [saliency[name].reshape(1, -1) for name in branch.weights if name in saliency]
+    if not parts:
+        return np.inf
+    return float(reduction(np.concatenate(parts, axis=1).astype(np.float64))[0])

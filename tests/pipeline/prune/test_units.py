@@ -11,7 +11,8 @@ from onnx import helper
 from factories import mlp, model
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import from_proto, initializers
-from secateur.pipeline.prune import Plan, prune
+from secateur.pipeline import onnxgraph, onnxrt
+from secateur.pipeline.prune import Plan, prune, shrink
 from secateur.pipeline.prune.units import Granularity, gather, tiled
 
 UNITS = ["weight", "2:4", "1:3", "block:2x3", "block:4x4", "kernel", "grouped-kernel:2", "channel", "neuron"]
@@ -145,6 +146,98 @@ def test_groups_of_filters_read_as_many_inputs():
     reads = result.mask.tensors["c1"].all(axis=(2, 3))
     assert np.array_equal(reads, result.mask.tensors["c1"].any(axis=(2, 3)))
     assert np.array_equal(reads, [np.arange(6) // 3 == kind for kind in kinds])
+
+
+@pytest.mark.parametrize(
+    ("granularity", "sparsity"),
+    [("grouped-kernel:2", 0.5), ("grouped-kernel:4", 0.5), ("grouped-kernel:2", 0.7)],
+)
+def test_groups_of_filters_end_in_grouped_convolutions(granularity, sparsity):
+    pruned = from_proto(prune(net(), Plan("magnitude", sparsity, granularity, include=("conv1",))).proto)
+    small = shrink(pruned).proto
+    (conv,) = [node for node in small.graph.node if node.name == "conv1"]
+    groups = int(granularity[-1])
+    assert onnxgraph.attribute(conv, "group", 1) == groups
+    assert initializers(small)["c1"].shape == (8, round(6 * (1 - sparsity)), 3, 3)
+    assert onnxrt.compare(pruned, small) < 1e-5
+
+
+def residual(branches: int = 3):
+    """Gemm, then x + Gemm(Relu(Gemm(x))) for some branches, then Gemm."""
+    random = np.random.default_rng(1)
+    nodes = [helper.make_node("Gemm", ["x", "stem"], ["v0"], "stem")]
+    constants = {"stem": random.normal(size=(4, 6)), "head": random.normal(size=(6, 3))}
+    for i in range(branches):
+        scale = 1 + (i + 1) % branches  # the last branch is the smallest
+        constants |= {
+            f"a{i}": scale * random.normal(size=(6, 8)),
+            f"b{i}": scale * random.normal(size=(8, 6)),
+        }
+        constants |= {f"c{i}": random.normal(size=6)}
+        nodes += [
+            helper.make_node("Gemm", [f"v{i}", f"a{i}"], [f"h{i}"], f"first{i}"),
+            helper.make_node("Relu", [f"h{i}"], [f"r{i}"], f"relu{i}"),
+            helper.make_node("Gemm", [f"r{i}", f"b{i}", f"c{i}"], [f"o{i}"], f"second{i}"),
+            helper.make_node("Add", [f"v{i}", f"o{i}"], [f"v{i + 1}"], f"add{i}"),
+        ]
+    nodes.append(helper.make_node("Gemm", [f"v{branches}", "head"], ["y"], "head"))
+    arrays = {name: array.astype(np.float32) for name, array in constants.items()}
+    return from_proto(model(nodes, arrays, ["N", 4], ["N", 3]))
+
+
+def test_residual_branches_go_whole_and_shrinking_removes_them():
+    dense = residual()
+    result = prune(dense, Plan("magnitude", 1 / 3, "layer"))
+    assert (result.units, result.pruned) == (3, 1)
+    assert "1 of 3 residual branches" in result.summary()
+    assert {name for name, keep in result.mask.tensors.items() if not keep.any()} == {"b2", "c2"}
+    small = shrink(from_proto(result.proto)).proto
+    assert [node.op_type for node in small.graph.node].count("Add") == 2
+    everything = prune(dense, Plan("magnitude", 1.0, "layer")).proto
+    assert [node.name for node in shrink(from_proto(everything)).proto.graph.node] == ["stem", "head"]
+
+
+def test_patterns_choose_branches():
+    result = prune(residual(), Plan("magnitude", 1.0, "layer", exclude=("first0", "add1")))
+    assert {name for name, keep in result.mask.tensors.items() if not keep.any()} == {"b2", "c2"}
+    with pytest.raises(InputError, match=r"pattern 'add9' matches no layer \(there are add0, add1, add2\)"):
+        prune(residual(), Plan("magnitude", 1.0, "layer", include=("add9",)))
+    with pytest.raises(InputError, match="no prunable layer: expected residual branches"):
+        prune(net(), Plan("magnitude", 0.5, "layer"))
+
+
+def test_heads_go_whole_and_shrinking_removes_them():
+    """Three heads of two channels: query, key, value and what reads them lose the same ones."""
+    random = np.random.default_rng(0)
+    shapes = {"q": (6, 6), "k": (6, 6), "v": (6, 6), "o": (6, 6)}
+    constants = {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    constants |= {"split": np.array([0, 4, 3, 2]), "join": np.array([0, 4, 6])}
+    nodes = []
+    for name, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
+        nodes.append(helper.make_node("MatMul", ["x", name], [f"{name}0"], name))
+        nodes.append(helper.make_node("Reshape", [f"{name}0", "split"], [f"{name}1"], f"split_{name}"))
+        nodes.append(helper.make_node("Transpose", [f"{name}1"], [f"{name}2"], f"turn_{name}", perm=order))
+    nodes += [
+        helper.make_node("MatMul", ["q2", "k2"], ["s"], "scores"),
+        helper.make_node("Softmax", ["s"], ["p"], "softmax", axis=-1),
+        helper.make_node("MatMul", ["p", "v2"], ["m"], "mix"),
+        helper.make_node("Transpose", ["m"], ["t"], "turn", perm=[0, 2, 1, 3]),
+        helper.make_node("Reshape", ["t", "join"], ["j"], "join"),
+        helper.make_node("MatMul", ["j", "o"], ["y"], "out"),
+    ]
+    dense = from_proto(model(nodes, constants, ["N", 4, 6], ["N", 4, 6]))
+    result = prune(dense, Plan("magnitude", 1 / 3, "head"))
+    assert (result.units, result.pruned) == (3, 1)
+    masks = result.mask.tensors
+    per_head = np.abs(np.stack([initializers(dense.proto)[name] for name in "qkv"])).reshape(3, 6, 3, 2)
+    worst = int(per_head.mean(axis=(0, 1, 3)).argmin())
+    gone = np.arange(6) // 2 == worst
+    assert np.array_equal(~masks["v"].any(axis=0), gone)
+    assert np.array_equal(~masks["o"].any(axis=1), gone)
+    small = shrink(from_proto(result.proto)).proto
+    assert {name: initializers(small)[name].shape for name in "qkvo"} == dict.fromkeys("qkv", (6, 4)) | {
+        "o": (4, 6)
+    }
 
 
 def test_neurons_are_those_of_dense_layers():
