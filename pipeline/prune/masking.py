@@ -26,22 +26,26 @@ _FLOATS = (np.float16, np.float32, np.float64)
 
 @dataclass(frozen=True)
 class Pruned:
-    """A pruned model, its mask, and how many units (weights, channels, …) went of those that were wanted."""
+    """A pruned model, its mask, and how many units (weights, channels, …) went of those that were wanted; `unscored`
+    names what was left alone since the criterion has no scores for it."""
 
     proto: onnx.ModelProto
     mask: Mask
     units: int
     wanted: int
     pruned: int
+    unscored: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for people."""
         short = self.wanted - self.pruned
         note = f" ({short} fewer than asked: every layer keeps one)" if short else ""
         name = Granularity.parse(self.mask.granularity).plural
+        alone = f"; {len(self.unscored)} without scores left alone: {self.unscored[0]}" if self.unscored else ""
         return (
             f"pruned {self.pruned:,} of {self.units:,} {name}{note}; "
-            f"{self.mask.sparsity:.2%} of the masked parameters are zero"
+            f"{self.mask.sparsity:.2%} of the masked parameters are zero{alone}"
+            f"{', …' if len(self.unscored) > 1 else ''}"
         )
 
 
@@ -97,13 +101,15 @@ def prune(
     else:
         chosen = _steps(model, plan, gathered, data, device)
     counts = chosen.units, chosen.wanted, chosen.pruned
+    scored = {pool.name for pool in chosen.pools}
+    unscored = tuple(pool.name for pool in gathered.pools if pool.name not in scored)
     arguments = plan.to_dict() | _traces(data)
     extra = {key: _text(value) for key, value in arguments.items() if key not in ("criterion", "granularity")}
     mask = Mask(chosen.masks(), model.sha256, plan.criterion, plan.granularity, extra)
     del chosen  # as large as the mask
     proto = masked(model, mask)
     onnx_model.add_provenance(proto, "prune", arguments, model.sha256)
-    return Pruned(proto, mask, *counts)
+    return Pruned(proto, mask, *counts, unscored)
 
 
 def apply(model: Model, mask: Mask, *, force: bool = False, sparse: bool = False) -> onnx.ModelProto:

@@ -92,6 +92,8 @@ def test_batchnorm_scales_score_their_channels_and_the_rest_stays():
     gone = ~result.mask.tensors["conv0.weight"].any(axis=(1, 2, 3))
     assert set(np.flatnonzero(gone)) == set(np.argsort(found["conv0.weight"])[:3])
     assert result.mask.tensors["conv1.weight"].any(axis=(1, 2, 3)).all()
+    assert result.unscored == ("conv1",)
+    assert result.summary().endswith("1 without scores left alone: conv1")
     with pytest.raises(InputError, match="no scores for any layer: no BatchNormalization stands behind it"):
         score("bn-scale", mlp([3, 4, 2]))
 
