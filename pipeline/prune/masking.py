@@ -16,10 +16,12 @@ from secateur.formats import onnx_model, onnx_parts, onnx_sparse
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.prune import allocation, criteria, schedule, units
+from secateur.pipeline.prune import allocation, criteria, patterns, schedule, units
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
+from secateur.pipeline.prune.granularity import Granularity
 from secateur.pipeline.prune.plan import Plan
-from secateur.pipeline.prune.units import Bools, Granularity, Masks, Pool, Saliency, Scores, Units
+from secateur.pipeline.prune.pool import Bools, Masks, Pool, Saliency, Scores
+from secateur.pipeline.prune.units import Units
 
 _FLOATS = (np.float16, np.float32, np.float64)
 
@@ -41,7 +43,9 @@ class Pruned:
         short = self.wanted - self.pruned
         note = f" ({short} fewer than asked: every layer keeps one)" if short else ""
         name = Granularity.parse(self.mask.granularity).plural
-        alone = f"; {len(self.unscored)} without scores left alone: {self.unscored[0]}" if self.unscored else ""
+        alone = (
+            f"; {len(self.unscored)} without scores left alone: {self.unscored[0]}" if self.unscored else ""
+        )
         return (
             f"pruned {self.pruned:,} of {self.units:,} {name}{note}; "
             f"{self.mask.sparsity:.2%} of the masked parameters are zero{alone}"
@@ -287,12 +291,12 @@ def _counts(plan: Plan, pools: Sequence[Pool], until: Callable[[float], float]) 
 
 
 def _ratios(plan: Plan, pools: Sequence[Pool]) -> list[float]:
-    names = [units.names_of(pool) for pool in pools]
+    names = [patterns.names_of(pool) for pool in pools]
     for pattern in plan.ratios:
-        units.check_pattern(pattern, names, "")
+        patterns.check_pattern(pattern, names, "")
     default = plan.sparsity or 0.0
     return [
-        next((share for pattern, share in plan.ratios.items() if units.matches([pattern], own)), default)
+        next((share for pattern, share in plan.ratios.items() if patterns.matches([pattern], own)), default)
         for own in names
     ]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 from secateur.formats.errors import InputError
 from secateur.pipeline.prune import criteria
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Criterion
+from secateur.pipeline.prune.granularity import Granularity
+from secateur.pipeline.prune.patterns import Choice
 from secateur.pipeline.prune.schedule import SCHEDULES
-from secateur.pipeline.prune.units import Choice, Granularity
 
 SCOPES = ("global", "layer", "erk")
 

@@ -15,8 +15,10 @@ from secateur.formats.onnx_model import Model
 from secateur.formats.sensitivity import Point, Settings
 from secateur.pipeline.prune import allocation, criteria, masking, units
 from secateur.pipeline.prune.criteria import Context, Samples
+from secateur.pipeline.prune.granularity import Granularity
 from secateur.pipeline.prune.plan import Plan
-from secateur.pipeline.prune.units import Granularity, Pool, Scores, Units
+from secateur.pipeline.prune.pool import Pool, Scores
+from secateur.pipeline.prune.units import Units
 from secateur.pipeline.train.evaluate import evaluate
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -13,7 +13,9 @@ from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import from_proto, initializers
 from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.prune import Plan, prune, shrink
-from secateur.pipeline.prune.units import Granularity, gather, tiled
+from secateur.pipeline.prune.granularity import Granularity
+from secateur.pipeline.prune.tiles import tiled
+from secateur.pipeline.prune.units import gather
 
 UNITS = ["weight", "2:4", "1:3", "block:2x3", "block:4x4", "kernel", "grouped-kernel:2", "channel", "neuron"]
 
