@@ -16,7 +16,15 @@ import numpy as np
 
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.prune.criteria import activations, filters, gradients, hydra, magnitude, stability
+from secateur.pipeline.prune.criteria import (
+    activations,
+    filters,
+    gradients,
+    hydra,
+    magnitude,
+    similarity,
+    stability,
+)
 from secateur.pipeline.prune.criteria.context import (
     Context,
     Criterion,
@@ -47,7 +55,7 @@ __all__ = [
 ENTRY_POINTS = "secateur.criteria"
 CRITERIA: dict[str, Criterion] = {
     name: criterion
-    for family in (magnitude, filters, activations, gradients, hydra, stability)
+    for family in (magnitude, filters, activations, gradients, hydra, stability, similarity)
     for name, criterion in family.CRITERIA.items()
 }
 
