@@ -120,18 +120,16 @@ def backward(
         if magnitudes is not None and isinstance(operation, Affine) and operation.terms:
             error += gamma(node.size + 8 + operation.terms, a) * products(a.abs(), magnitudes[position])
         if isinstance(operation, Affine):
-            flat = a.flatten(0, 1)
-            offset = operation.offset(flat)
+            offset = operation.offset(a.flatten(0, 1))
             if offset is not None:
                 constant += offset.view(batch, count)
-            results = operation.transpose(flat)
+            results = operation.transpose_rows(a)
             if magnitudes is not None and operation.terms:
                 lost = FLOOR * operation.terms
                 error += sum(
                     lost * magnitudes[source].flatten(1).sum(1, keepdim=True) for source in node.inputs
                 )
             for source, result in zip(node.inputs, results, strict=True):
-                result = result.unflatten(0, (batch, count))
                 pending[source] = pending[source] + result if source in pending else result
         else:
             multiplier = None if multipliers is None else multipliers[position]

@@ -4,7 +4,7 @@ Every tensor leads with a batch dimension N (sub-problems, or sub-problems × sp
 the tensor's shape in the ONNX graph, whose own batch dimension (1) is kept. An affine operation y = L(x) + b has
 
 * `forward(*x)`: (N, *in) → (N, *out), with the offset b;
-* `transpose(a)`: (N, *out) → one (N, *in) an input, the map Lᵀ;
+* `transpose(a)`: (N, *out) → one (N, *in) an input, the map Lᵀ; `transpose_rows` of (sub-problems, rows, *out);
 * `offset(a)`: (N, *out) → (N,), the products ⟨a, b⟩, or None where b = 0;
 * `linear(*x)`: L(x), without the offset;
 * `absolute(*r)`: (N, *in) → (N, *out), |L| r, for interval radii and for magnitudes;
@@ -25,6 +25,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from secateur.pipeline.verify.functions import Function
+
+MANY_ROWS = 64
+"""From so many rows a sub-problem on it pays to look whether most coefficients of a dense map are zero."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +61,10 @@ class Affine(Operation):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         raise NotImplementedError
+
+    def transpose_rows(self, a: Tensor) -> tuple[Tensor, ...]:
+        """`transpose` of rows (B, S, *out): one (B, S, *in) an input."""
+        return tuple(result.unflatten(0, a.shape[:2]) for result in self.transpose(a.flatten(0, 1)))
 
     def offset(self, a: Tensor) -> Tensor | None:
         return None
@@ -111,6 +118,19 @@ class Dense(Weighted):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a @ self.weight,)
+
+    def transpose_rows(self, a: Tensor) -> tuple[Tensor, ...]:
+        """Without the neurons that are zero in all rows of a sub-problem, where that is most of them and it pays."""
+        rows = a.flatten(1, -2)
+        if rows.shape[1] < MANY_ROWS:
+            return super().transpose_rows(a)
+        used = (rows != 0).any(1)
+        most = int(used.sum(1).max())
+        if most > min(rows.shape[1], rows.shape[2] // 2):
+            return super().transpose_rows(a)
+        kept = torch.argsort(used.to(torch.int8), dim=1, descending=True)[:, :most]
+        rows = rows.gather(2, kept.unsqueeze(1).expand(-1, rows.shape[1], -1))
+        return ((rows @ self.weight[kept]).unflatten(1, a.shape[1:-1]),)
 
     def offset(self, a: Tensor) -> Tensor | None:
         return None if self.bias is None else (a @ self.bias).reshape(len(a), -1).sum(1)

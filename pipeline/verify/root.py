@@ -20,8 +20,9 @@ from secateur.pipeline.verify.optimise import optimise
 from secateur.pipeline.verify.relaxation import Relaxations, Schedule
 from secateur.pipeline.verify.smooth import interval, relax
 
-CHUNK_NUMBERS = 4_000_000
-"""How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers."""
+CHUNK_NUMBERS = 2_000_000
+"""How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers. Twice as many
+took a third longer on dense layers, most of it for fresh pages."""
 
 DEAREST, DEAREST_BESIDE = 2_000_000_000, 1_000_000_000
 """Rows × numbers of all nodes before, a sub-problem. From there on intervals have to do for the arguments of smooth

@@ -17,7 +17,7 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import SecateurError, UnsupportedError
 from secateur.pipeline import onnxrt
 from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.operations import Affine, Elementwise, Input, Product, Relu
+from secateur.pipeline.verify.operations import MANY_ROWS, Affine, Dense, Elementwise, Input, Product, Relu
 from secateur.pipeline.verify.operators import RULES
 
 
@@ -144,3 +144,16 @@ def test_every_shared_network_is_understood(shared_data: Path) -> None:
         ours = graph.forward(torch.from_numpy(x).double().view(-1, *graph.input.shape)).flatten(1).numpy()
         assert onnxrt.difference(onnxrt.run(model, x), ours) < 1e-4, path
     assert len(met) > 20
+
+
+@pytest.mark.parametrize("shape", [(9,), (1, 9), (2, 3, 9)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+def test_dense_rows_without_their_zeros(shape: tuple[int, ...], share: float) -> None:
+    """Each sub-problem has its own neurons that are zero in all rows, some of them all."""
+    generator = torch.Generator().manual_seed(0)
+    dense = Dense(torch.randn(9, 5, dtype=torch.float64, generator=generator), None)
+    used = torch.rand(4, 1, *[1] * (len(shape) - 1), 9, generator=generator) < share
+    used[0] = False
+    a = torch.randn(4, MANY_ROWS, *shape, dtype=torch.float64, generator=generator) * used
+    (rows,) = dense.transpose_rows(a)
+    torch.testing.assert_close(rows, a @ dense.weight)
