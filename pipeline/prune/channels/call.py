@@ -204,7 +204,9 @@ class Call:
                     new |= old
                     sets.remove(old)
                 sets.append(new)
-        return tuple(self._joined(tuple(sorted(axes)), operands, shape, combine) for axes in sets)
+        return tuple(
+            spread for axes in sets for spread in self._joined(tuple(sorted(axes)), operands, shape, combine)
+        )
 
     def _unbroadcast(self, operand: Operand, shape: Shape) -> Operand:
         """An axis of one position that is repeated in the result cannot be live there."""
@@ -219,7 +221,7 @@ class Call:
 
     def _joined(
         self, axes: tuple[int, ...], operands: Sequence[Operand], shape: Shape, combine: Combine
-    ) -> Spread:
+    ) -> Value:
         grid = tuple(shape[axis] for axis in axes)
         parts: list[Indices] = []
         now: list[Floats] = []
@@ -245,7 +247,7 @@ class Call:
             spread = Spread(axes, parts[0], combine(*now), combine(*masked))
         for axis in sorted(stuck):
             spread = self.forbid(spread, axis, "joins values that cannot shrink at")
-        return spread
+        return () if stuck & set(spread.axes) else (spread,)
 
 
 Rule = Callable[[Call], list[Value]]
