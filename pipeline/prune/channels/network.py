@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -59,13 +60,14 @@ class Network:
         self.constants = views.find(self.graph)
         self.static_names = self._find_static()
         self._zero: dict[tuple[str, int], NDArray[np.bool_]] = {}
-        first, values = self._observe(1)
+        session, names = self._ready()
+        first, values = self._observe(session, names, 1)
         self.shapes = first
         self.varying = {name: (False,) * len(shape) for name, shape in first.items()}
         self.static = {name: Static(v, np.zeros(v.shape, bool)) for name, v in values.items()}
         if self._open_batch():
             try:
-                second, again = self._observe(2)
+                second, again = self._observe(session, names, 2)
             except UnsupportedError:  # it says so, but runs one sample only
                 return
             for name, shape in first.items():
@@ -179,39 +181,32 @@ class Network:
         dims = [list(v.type.tensor_type.shape.dim) for v in self.graph.input if v.name not in self.tensors]
         return any(d and not d[0].dim_value for d in dims)
 
-    def _observe(self, batch: int) -> tuple[dict[str, Shape], dict[str, Array]]:
-        """The shape of every value and the static values, for `batch` samples."""
+    def _ready(self) -> tuple[ort.InferenceSession, dict[str, str]]:
+        """A session that gives static values, and the shapes of all others; for each value, the output to ask for."""
         skeleton = self._skeleton()
-        inner = [
-            name
-            for node in self.graph.node
-            if not any(mark in node.op_type for mark in _NO_TENSOR)
-            for name in node.output
-            if name
-        ]
         graph = skeleton.graph
-        nodes = list(graph.node)
-        for number, name in enumerate(inner):
-            if name not in self.static_names:
-                nodes.append(helper.make_node("Shape", [name], [f"shape of {number}"]))
-        onnxgraph.replace_nodes(graph, nodes)
-        asked = [
-            name if name in self.static_names else f"shape of {number}" for number, name in enumerate(inner)
-        ]
-        del graph.output[:]
-        graph.output.extend(onnx.ValueInfoProto(name=name) for name in asked)
-        session = onnxrt.session(skeleton, frugal=True)
+        names: dict[str, str] = {}
+        for node in self.graph.node:
+            for name in node.output if not any(mark in node.op_type for mark in _NO_TENSOR) else ():
+                if name in self.static_names:
+                    names[name] = name
+                elif name:
+                    names[name] = f"shape of {name}"
+                    graph.node.append(helper.make_node("Shape", [name], [names[name]]))
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in names.values())
+        return onnxrt.session(skeleton, frugal=True), names
+
+    def _observe(
+        self, session: ort.InferenceSession, names: dict[str, str], batch: int
+    ) -> tuple[dict[str, Shape], dict[str, Array]]:
+        """The shape of every value and the static values, for `batch` samples."""
         feeds = onnxrt.zeros(session, batch)
-        results = onnxrt.answers(session, asked, feeds)
-        shapes = {name: value.shape for name, value in feeds.items()}
+        results = onnxrt.answers(session, list(names.values()), feeds)
+        found = dict(zip(names, results, strict=True))
+        values = {name: value for name, value in found.items() if name in self.static_names}
+        shapes = {name: value.shape for name, value in (feeds | values).items()}
         shapes |= {name: tuple(tensor.dims) for name, tensor in self.tensors.items()}
-        values: dict[str, Array] = {}
-        for name, result in zip(inner, results, strict=True):
-            if name in self.static_names:
-                values[name] = result
-                shapes[name] = result.shape
-            else:
-                shapes[name] = tuple(int(size) for size in result)
+        shapes |= {name: tuple(value.tolist()) for name, value in found.items() if name not in values}
         return shapes, values
 
     def _skeleton(self) -> onnx.ModelProto:
