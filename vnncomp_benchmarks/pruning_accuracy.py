@@ -35,7 +35,6 @@ from secateur.pipeline.train.loop import Settings, train
 from secateur.pipeline.train.start import starting_model
 
 RANDOM_SEEDS = 3
-HYDRA_EPOCHS = 20
 SYNFLOW_STEPS = 20
 FAMILIES = {
     "single weights": ("weight", ("lamp", "snip", "taylor", "grasp", "synflow", f"synflow ×{SYNFLOW_STEPS}", "hydra")),
@@ -63,7 +62,7 @@ class Case:
 
 CASES = (
     Case("MNIST LeNet", "mnist_lenet", "mnist.npz", 20_000, 4, 0.02),
-    Case("CIFAR-10 CNN", "digits_cnn", "cifar10.npz", 20_000, 8, 2 / 255),
+    Case("CIFAR-10 CNN", "digits_cnn", "cifar10.npz", 15_000, 8, 2 / 255),
 )
 DIGITS = Case("digits CNN", "digits_cnn", "digits", 1_400, 10, 0.02)
 
@@ -138,11 +137,10 @@ def _measure(case: Case, arguments: argparse.Namespace) -> Iterator[Record]:
 def _runs() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Criterion, granularity and settings of each row."""
     for name, row in CRITERIA.items():
-        settings = {"options": {"epochs": str(HYDRA_EPOCHS)}} if name == "hydra" else {}
         if row.unit == "weight":
-            yield name, "weight", settings
+            yield name, "weight", {}
         if row.unit != "block":
-            yield name, "channel", settings
+            yield name, "channel", {}
     yield f"synflow ×{SYNFLOW_STEPS}", "weight", {"steps": SYNFLOW_STEPS}
 
 

@@ -91,7 +91,7 @@ CRITERIA = {
         frozenset({"data", "gradients"}),
         (
             *LOSS,
-            Option("epochs", 5, "passes over the data"),
+            Option("epochs", 20, "passes over the data"),
             Option("rate", 1e-2, "Adam's initial learning rate"),
             Option("batch", 128, "samples a step", minimum=1),
             Option(

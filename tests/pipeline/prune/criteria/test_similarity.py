@@ -11,7 +11,7 @@ from onnx import helper
 from factories import mlp, model
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model, from_proto
-from secateur.pipeline.prune import criteria, layers
+from secateur.pipeline.prune import criteria, layers, prune
 from secateur.pipeline.prune.criteria import Context, Samples
 from secateur.pipeline.prune.criteria.similarity import alignment
 
@@ -58,6 +58,8 @@ def test_branches_score_what_they_change():
         assert found[f"add{i}"] == pytest.approx(1 - by_covariances(hidden, after), abs=1e-5)
         hidden = after
     assert found["add1"] < found["add2"] < found["add0"]
+    kept = prune(source, "cka", sparsity=1 / 3, granularity="layer", data=Samples(images)).mask.tensors
+    assert [name for name, mask in kept.items() if not mask.any()] == ["b1"]
 
 
 @given(st.integers(0, 99))

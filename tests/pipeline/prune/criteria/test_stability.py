@@ -123,6 +123,26 @@ def test_pooling_before_and_behind_the_relu():
     assert (found[1] < 0).all()
 
 
+def test_bounds_that_are_infinite_count_as_very_wide():
+    """The interval of an Exp overflows; what reads it has no bounds, and scores lowest of all."""
+    constants = {
+        "big": np.full((2, 2), 1e4, np.float32),
+        "w": np.ones((2, 3), np.float32),
+        "v": np.ones((3, 2), np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "big"], ["m"]),
+        helper.make_node("Exp", ["m"], ["e"]),
+        helper.make_node("MatMul", ["e", "w"], ["p"]),
+        helper.make_node("Relu", ["p"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["y"]),
+    ]
+    source = from_proto(model(nodes, constants, ["N", 2], ["N", 2]))
+    for name in NAMES:
+        found = score(name, source, Samples(np.ones((2, 2), np.float32)))["w"]
+        assert np.isfinite(found).all(), name
+
+
 def test_inputs_outside_the_unit_box_are_not_clipped():
     source = from_proto(mlp([6, 9, 3], seed=5))
     images = np.full((1, 6), 2.0, np.float32)
