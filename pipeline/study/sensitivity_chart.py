@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_BRIGHTEST = 0.92  # of the colours, where they still stand out from white
 _LISTED = 14  # layers up to which each has a line of the legend; more are told apart by depth alone
 
 
@@ -45,7 +46,7 @@ def figure(points: Sequence[Point]) -> Figure:
     """A panel for accuracy and, where they were counted, one for unstable neurons; a line a layer, in graph order."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     settings = points[0].settings
     counted = any(point.unstable is not None for point in points)
@@ -67,7 +68,7 @@ def figure(points: Sequence[Point]) -> Figure:
             own = {100 * p.sparsity: y for p in points if p.layer == layer and (y := value(p)) is not None}
             line = sorted((own if level is None else {0.0: level} | own).items())
             shares, values = ([pair[side] for pair in line] for side in (0, 1))
-            colour = colours(0.92 * place / max(1, len(layers) - 1))
+            colour = colours(_BRIGHTEST * place / max(1, len(layers) - 1))
             label = layer if len(layers) <= _LISTED else None
             axis.plot(shares, values, color=colour, linewidth=1.8, marker="o", markersize=3.5, label=label)
         axis.set(xlabel="share of the layer's units pruned", xlim=(0, 100))
@@ -81,8 +82,10 @@ def figure(points: Sequence[Point]) -> Figure:
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
 
-        scale = ScalarMappable(Normalize(1, len(layers)), colours)
-        drawn.colorbar(scale, ax=axes[-1], label="layer, from input to output")
+        scale = ScalarMappable(Normalize(1, 1 + (len(layers) - 1) / _BRIGHTEST), colours)
+        whole = MaxNLocator(integer=True)
+        bar = drawn.colorbar(scale, ax=axes[-1], label="layer, from input to output", ticks=whole)
+        bar.ax.set_ylim(1, len(layers))
     else:
         axes[-1].legend(
             loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, title="pruned alone", title_fontsize=8
