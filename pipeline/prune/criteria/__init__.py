@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from secateur.formats.errors import CheckFailed, InputError
-from secateur.pipeline import onnxrt
 from secateur.pipeline.prune.criteria import (
     activations,
     filters,
@@ -126,6 +125,8 @@ def score(name: str, context: Context) -> Saliency:
 
 def _check_size(context: Context) -> None:
     images = context.samples().images
+    from secateur.pipeline import onnxrt  # the table itself needs no onnxruntime
+
     inputs, found = onnxrt.count_inputs(context.model), images.size // len(images)
     if inputs != found:
         reason = f"the network has {inputs} inputs, the samples have {found} values"

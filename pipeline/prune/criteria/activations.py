@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline import onnxrt
 from secateur.pipeline.prune.criteria.behind import behind, by_channel
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
 
@@ -67,6 +66,8 @@ def record(context: Context, values: Sequence[str]) -> Iterator[dict[str, NDArra
     images = context.samples().images
     if not values:
         return
+    from secateur.pipeline import onnxrt
+
     shapes = onnxrt.value_shapes(context.model)
     copy = onnx.ModelProto.FromString(context.model.proto.SerializeToString())
     del copy.graph.output[:]

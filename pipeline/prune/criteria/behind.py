@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline import onnxgraph, onnxrt
+from secateur.pipeline import onnxgraph
 from secateur.pipeline.prune.layers import Layer
 
 _ACTIVATIONS = {
@@ -44,6 +44,8 @@ def behind(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, Behind]
     Raises:
         UnsupportedError: onnxruntime cannot run the model.
     """
+    from secateur.pipeline import onnxrt
+
     readers, shapes = onnxgraph.readers(model.graph), onnxrt.value_shapes(model)
     return {layer.weight: _follow(layer, readers, shapes) for layer in layers}
 

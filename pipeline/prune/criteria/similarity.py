@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline.prune.blocks import Branch, residual_branches
 from secateur.pipeline.prune.criteria.activations import record
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
+
+if TYPE_CHECKING:
+    from secateur.pipeline.prune.blocks import Branch
 
 Floats = NDArray[np.float64]
 
@@ -17,6 +21,8 @@ def cka(context: Context) -> Saliency:
     """1 − CKA(before, after) of the values on both sides of the addition that a residual branch ends in: near 0 where
     the branch leaves the samples' representation as it was, up to rotation and scale. Linear centred kernel alignment
     is Kornblith et al. 2019 (1905.00414), its use for layer removal Pons et al. 2024 (2411.14345)."""
+    from secateur.pipeline.prune.blocks import residual_branches
+
     model = context.model.proto
     sides = {branch.name: _sides(model, branch) for branch in residual_branches(model)}
     names = list(dict.fromkeys(value for pair in sides.values() for value in pair))

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats.errors import UnsupportedError
-from secateur.pipeline import onnxrt
 from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.behind import Behind, behind, by_channel
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Option, Saliency
@@ -107,7 +106,7 @@ def preactivations(
     """
     import torch
 
-    from secateur.pipeline import compute
+    from secateur.pipeline import compute, onnxrt
     from secateur.pipeline.verify.crown import Box
     from secateur.pipeline.verify.lowering import lower
     from secateur.pipeline.verify.root import bound_nodes
