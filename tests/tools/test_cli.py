@@ -39,6 +39,12 @@ def test_command_modules_import_nothing_heavy() -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("option", ["--list", "--help"])
+def test_criteria_are_listed_without_what_they_run_on(option: str) -> None:
+    code = f"from secateur.tools.cli import cli\ntry: cli(['prune', '{option}'])\nexcept SystemExit: pass"
+    assert not loaded_after(code) & (HEAVY - {"numpy"})
+
+
 def test_help_lists_every_command(invoke: Callable[..., Result]) -> None:
     result = invoke("--help")
     assert result.exit_code == 0

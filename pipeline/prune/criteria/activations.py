@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from secateur.pipeline.prune.criteria.behind import behind, by_channel
@@ -66,6 +65,8 @@ def record(context: Context, values: Sequence[str]) -> Iterator[dict[str, NDArra
     images = context.samples().images
     if not values:
         return
+    import onnx
+
     from secateur.pipeline import onnxrt
 
     shapes = onnxrt.value_shapes(context.model)

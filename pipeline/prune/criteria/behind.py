@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline import onnxgraph
-from secateur.pipeline.prune.layers import Layer
+if TYPE_CHECKING:
+    import onnx
+
+    from secateur.pipeline.prune.layers import Layer
 
 _ACTIVATIONS = {
     *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "ThresholdedRelu", "Clip", "Softplus", "Softsign"),
@@ -44,7 +46,7 @@ def behind(model: onnx.ModelProto, layers: Sequence[Layer]) -> dict[str, Behind]
     Raises:
         UnsupportedError: onnxruntime cannot run the model.
     """
-    from secateur.pipeline import onnxrt
+    from secateur.pipeline import onnxgraph, onnxrt
 
     readers, shapes = onnxgraph.readers(model.graph), onnxrt.value_shapes(model)
     return {layer.weight: _follow(layer, readers, shapes) for layer in layers}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats.errors import InputError
-from secateur.formats.onnx_model import Model
-from secateur.pipeline.prune.layers import Layer
+
+if TYPE_CHECKING:  # the table of criteria is shown without importing onnx
+    from secateur.formats.onnx_model import Model
+    from secateur.pipeline.prune.layers import Layer
 
 Unit = Literal["weight", "channel", "block"]
 Need = Literal["data", "gradients", "bounds"]
@@ -85,6 +87,12 @@ class Context:
     device: str = "cpu"
     sparsity: float = 0.5
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All initializers of the model by name, as arrays that may be written to."""
+        from secateur.pipeline.prune import layers
+
+        return layers.values(self.model.proto)
 
     def samples(self, purpose: str = "the criterion") -> Samples:
         """The data.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.behind import behind, by_channel
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
 from secateur.pipeline.prune.criteria.reduce import lamp as lamp_scores
-from secateur.pipeline.prune.layers import Layer
+
+if TYPE_CHECKING:
+    from secateur.pipeline.prune.layers import Layer
 
 Floats = NDArray[np.float64]
 _ROWS = 1024  # filters whose distances to all others are held at once
@@ -17,7 +20,7 @@ _ROWS = 1024  # filters whose distances to all others are held at once
 
 def lamp(context: Context) -> Saliency:
     """Layer-adaptive magnitude, w² / Σ v² over the layer's weights v with |v| ≥ |w|: Lee et al. 2021 (2010.07611)."""
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     return {
         layer.weight: lamp_scores(np.abs(arrays[layer.weight].astype(np.float64)).reshape(-1)).reshape(
             arrays[layer.weight].shape
@@ -29,7 +32,7 @@ def lamp(context: Context) -> Saliency:
 def bn_scale(context: Context) -> Saliency:
     """|γ| of the BatchNormalization behind a layer, channel by channel ("network slimming"): Liu et al. 2017
     (1708.06519). The source trains with an ℓ1 penalty on γ first."""
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     found = behind(context.model.proto, context.layers)
     result: Saliency = {}
     for layer in context.layers:
@@ -44,7 +47,7 @@ def bn_scale(context: Context) -> Saliency:
 def fpgm(context: Context) -> Saliency:
     """Σ_j ‖F_i − F_j‖₂ over the filters F_j of the layer: the filter nearest to the geometric median, which the others
     can stand in for, scores lowest. He et al. 2019 (1811.00250), eq. 7."""
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     return {layer.weight: _distances(_filters(arrays[layer.weight], layer)) for layer in context.layers}
 
 
@@ -52,7 +55,7 @@ def cosine(context: Context) -> Saliency:
     """1 − max_j cos(F_i, F_j) over the longer filters F_j of the layer (of equally long ones, those behind): a filter
     scores near 0 when a longer one has its direction, so that of two alike one stays; the longest scores 1, a filter
     of zeros 0. Redundancy by cosine similarity: Ayinde, Inanc and Zurada 2019 (Neural Networks 118)."""
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     return {layer.weight: _novelty(_filters(arrays[layer.weight], layer)) for layer in context.layers}
 
 

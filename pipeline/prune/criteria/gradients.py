@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Need, Option, Saliency
 
 if TYPE_CHECKING:
@@ -95,6 +94,7 @@ def synflow(context: Context) -> Saliency:
     step it may cut a network in two."""
     import torch
 
+    from secateur.pipeline.prune import layers
     from secateur.pipeline.prune.criteria import differentiable
 
     proto = context.model.proto

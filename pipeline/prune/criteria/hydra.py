@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats.errors import CheckFailed
-from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Option, Saliency
 from secateur.pipeline.prune.criteria.gradients import LOSS
 
@@ -26,7 +25,7 @@ def hydra(context: Context) -> Saliency:
 
     from secateur.pipeline.prune.criteria import differentiable
 
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     share = context.options["kept"] or 1 - context.sparsity
     epochs, size = context.options["epochs"], context.options["batch"]
     with differentiable.network(context) as graph:

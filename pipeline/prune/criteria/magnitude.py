@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import numpy_helper
 
-from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
 
 
 def random(context: Context) -> Saliency:
     """Uniform noise on [0, 1), by seed."""
     generator = np.random.default_rng(context.seed)
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     return {layer.weight: generator.random(arrays[layer.weight].shape) for layer in context.layers}
 
 
 def magnitude(context: Context) -> Saliency:
     """|w|: Han et al. 2015 (1506.02626); a filter's mean |w|: Li et al. 2017 (1608.08710)."""
+    from onnx import numpy_helper
+
     # in the weights' own precision: a large network's in another would be many bytes
     names = {layer.weight for layer in context.layers}
     tensors = (tensor for tensor in context.model.graph.initializer if tensor.name in names)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from secateur.pipeline.prune.criteria.activations import record
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Saliency
 
 if TYPE_CHECKING:
+    import onnx
+
     from secateur.pipeline.prune.blocks import Branch
 
 Floats = NDArray[np.float64]

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secateur.formats.errors import UnsupportedError
-from secateur.pipeline.prune import layers
 from secateur.pipeline.prune.criteria.behind import Behind, behind, by_channel
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Option, Saliency
 
@@ -54,7 +53,7 @@ def bound_width(context: Context) -> Saliency:
 
 
 def _mean(context: Context, judge: Judge) -> Saliency:
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     found = behind(context.model.proto, context.layers)
     places = {layer.weight: found[layer.weight] for layer in context.layers if found[layer.weight].relu}
     totals: dict[str, Any] = {}
