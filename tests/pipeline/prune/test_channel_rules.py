@@ -71,6 +71,11 @@ TOGETHER = {  # body, output, constants, and the sizes of the groups (first laye
         {"i": [1], "w1": (6, 1, 1, 1)},
         {"a": 6, "z": 6},
     ),
+    "sum over normalised channels": (
+        "b = BatchNormalization(a, s, t, m, v) c = ReduceSum<keepdims=1>(b, i) z = Conv(c, w1)",
+        {"s": (6,), "t": (6,), "m": (6,), "v": (6,), "i": [1], "w1": (6, 1, 1, 1)},
+        {"a": 6, "z": 6},
+    ),
     "mean over pixels": ("z = ReduceMean<axes=[2,3], keepdims=1>(a)", {"out": 1}, {"a": 6}),
     "resize": ('z = Resize<mode="nearest">(a, , , n)', {"n": [1, 6, 2, 2], "out": 2}, {"a": 6}),
     "tile": ("z = Tile(a, r)", {"r": [1, 2, 1, 1], "w9": (2, 12, 1, 1)}, {"a": 6}),
@@ -208,6 +213,22 @@ def test_attention_in_both_views(view, sizes):
     last = next(group for group in found.groups if group.name in ("q0", "v0") and "wv" in group.layers)
     units = next(member.units for member in last.members if member.tensor == "wo")
     assert units.tolist() == ([0, 0, 1, 1, 2, 2] if view == "heads" else [0, 1] * 3)
+
+
+@pytest.mark.parametrize(("view", "size"), [("channels", 2), ("heads", 3)])
+def test_a_bias_of_each_head_goes_with_its_head(view, size):
+    """Relative positions: their bias [1, heads, tokens, tokens] has no features, and does not hold those back."""
+    proto = net(
+        ATTENTION.replace("p = Softmax<axis=-1>(p0)", "p1 = Add(p0, h) p = Softmax<axis=-1>(p1)"), "N,2",
+        w0=(6, 3, 1, 1), s=[0, 6, 16], wq=(6, 6), wk=(6, 6), wv=(6, 6), wo=(6, 2), r=[0, 16, 3, 2], u=[0, 16, 6],
+        h=(1, 3, 16, 16),
+    )  # fmt: skip
+    found, _ = check(proto, view=view)
+    sizes = {group.name: group.size for group in found.groups}
+    assert sizes == {"a": 6, "q0": size, **({"v0": size} if view == "channels" else {})}
+    small = found.remove({"q0": np.arange(size) == 0})
+    bias = next(tensor for tensor in small.graph.initializer if tensor.name == "h")
+    assert bias.dims[1] == (2 if view == "heads" else 3)
 
 
 def test_what_an_if_reads_stays():
