@@ -290,6 +290,21 @@ def test_numbers_in_attributes_of_older_opsets(opset):
     assert {group.name: group.size for group in found.groups} == {"a": 6}
 
 
+def test_group_normalization_loses_whole_groups():
+    body = FIRST + "z = GroupNormalization<num_groups=3>(a, s, t)" + LAST
+    found, small = check(net(body, opset=21, s=(6,), t=(6,), **ENDS), seed=1)
+    assert {group.name: group.size for group in found.groups} == {"a": 3}
+    left = found.remove({"a": np.array([True, False, False])})
+    assert left.graph.node[1].attribute[0].i == 2
+
+
+def test_squeezing_without_axes_holds_channels():
+    proto = net(
+        FIRST + "b = GlobalAveragePool(a) c = Squeeze(b) z = Reshape(c, s)" + LAST, "1,2,1,1", s=[1, 6, 1, 1], **ENDS
+    )
+    assert "squeezed without axes by Squeeze" in dict(analyse(proto).pinned)["a"]
+
+
 def test_sizes_computed_from_channels_keep_their_value():
     """Attention's scale, and the middle of a split, as TorchScript writes them."""
     proto = net(
