@@ -292,7 +292,7 @@ def test_numbers_in_attributes_of_older_opsets(opset):
 
 def test_group_normalization_loses_whole_groups():
     body = FIRST + "z = GroupNormalization<num_groups=3>(a, s, t)" + LAST
-    found, small = check(net(body, opset=21, s=(6,), t=(6,), **ENDS), seed=1)
+    found, _ = check(net(body, opset=21, s=(6,), t=(6,), **ENDS), seed=1)
     assert {group.name: group.size for group in found.groups} == {"a": 3}
     left = found.remove({"a": np.array([True, False, False])})
     assert left.graph.node[1].attribute[0].i == 2
@@ -300,7 +300,10 @@ def test_group_normalization_loses_whole_groups():
 
 def test_squeezing_without_axes_holds_channels():
     proto = net(
-        FIRST + "b = GlobalAveragePool(a) c = Squeeze(b) z = Reshape(c, s)" + LAST, "1,2,1,1", s=[1, 6, 1, 1], **ENDS
+        FIRST + "b = GlobalAveragePool(a) c = Squeeze(b) z = Reshape(c, s)" + LAST,
+        "1,2,1,1",
+        s=[1, 6, 1, 1],
+        **ENDS,
     )
     assert "squeezed without axes by Squeeze" in dict(analyse(proto).pinned)["a"]
 
