@@ -91,7 +91,7 @@ CRITERIA = {
         (
             *LOSS,
             Option("epochs", 20, "passes over the data"),
-            Option("rate", 1e-2, "Adam's initial learning rate"),
+            Option("rate", 3e-3, "Adam's initial learning rate"),
             Option("batch", 128, "samples a step", minimum=1),
             Option(
                 "kept", 0.0, "share of each layer's weights that stay in training; 0: as the sparsity says"
