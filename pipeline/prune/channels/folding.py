@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def bias_of(network: Network, place: int) -> Bias | None:
 
 def needed(flow: Flow) -> Keep:
     """Which classes must stay: those that are pinned or read, unless by zeros, or as a constant that the reader's bias
-    can take up. Of each axis that would become empty, the first stays."""
+    can take up. Of each axis that would become empty, the class with the fewest elements stays."""
     alive = np.zeros(int(flow.classes.max(initial=-1)) + 1, bool)
     alive[list(flow.pinned)] = True
     for reading in flow.ledger.readings:
@@ -61,10 +62,21 @@ def needed(flow: Flow) -> Keep:
         if bias_of(flow.network, reading.place) is not None:
             absorbed |= np.isfinite(reading.now)
         alive[flow.classes[reading.ids[_read(flow.network, reading) & ~absorbed]]] = True
+    cost = _elements(flow)
     for classes in axes(flow):
         if not alive[classes].any():
-            alive[classes[0]] = True
+            alive[classes[np.argmin(cost[classes])]] = True
     return alive
+
+
+def _elements(flow: Flow) -> Floats:
+    """How many elements of initializers go with each class."""
+    cost = np.zeros(int(flow.classes.max(initial=-1)) + 1)
+    for slot in flow.ledger.slots:
+        if slot.tensor is not None:
+            dims = flow.network.tensors[slot.tensor].dims
+            np.add.at(cost, flow.classes[slot.ids], prod(dims) / dims[slot.axis])
+    return cost
 
 
 def _read(network: Network, reading: Reading) -> Keep:
