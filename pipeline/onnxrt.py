@@ -304,6 +304,7 @@ def compare(
 
     Raises:
         CheckFailed: the difference exceeds `tolerance`, or shapes or non-finite outputs differ.
+        InputError: `real_inputs` have another number of elements.
     """
     models = [side for side in (a, b) if not callable(side)]
     inputs = count_inputs(models[0])
@@ -311,7 +312,10 @@ def compare(
         samples = min(64, max(8, _CHUNK_ELEMENTS // max(1, inputs)))
     x: Array = sample_inputs(inputs, seed=seed, samples=samples)
     if real_inputs is not None:
-        x = np.concatenate([x, np.asarray(real_inputs, np.float32).reshape(len(real_inputs), -1)])
+        real = np.asarray(real_inputs, np.float32).reshape(len(real_inputs), -1)
+        if real.shape[1] != inputs:
+            raise InputError(f"the data's samples have {real.shape[1]} elements, the network {inputs} inputs")
+        x = np.concatenate([x, real])
     first, second = (side(x) if callable(side) else Runner(side, frugal=True)(x) for side in (a, b))
     if first.shape != second.shape:
         raise CheckFailed(f"the rewritten model has {second.shape[1]} outputs, the original {first.shape[1]}")

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from secateur.formats import onnx_model
@@ -71,7 +72,13 @@ class Shrunk:
         }
 
 
-def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shrunk:
+def shrink(
+    model: Model,
+    *,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+    real_inputs: NDArray[np.float32] | None = None,
+) -> Shrunk:
     """Remove the channels that the rest of the network can do without.
 
     Channels that must go together (see `channels`; in attention, features of all heads or whole heads) go when nobody
@@ -87,7 +94,8 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
 
     Raises:
         UnsupportedError: quantised or sparse weights, or a model that onnxruntime does not run.
-        CheckFailed: in onnxruntime, on random inputs, the result differs by more than `tolerance`.
+        CheckFailed: in onnxruntime, on random inputs and on `real_inputs` [N, …], when given, the result differs by
+            more than `tolerance`.
     """
     layers.find(model.proto, model.name)
     proto = model.proto
@@ -118,7 +126,7 @@ def shrink(model: Model, *, seed: int = 0, tolerance: float = TOLERANCE) -> Shru
         small = proto
     dead.sweep(small.graph)
     regroup(small)
-    difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance)
+    difference = onnxrt.compare(model, small, seed=seed, tolerance=tolerance, real_inputs=real_inputs)
     onnx_model.add_provenance(small, "shrink", {"seed": seed}, model.sha256)
     return Shrunk(small, tuple(reports), before, parameters(small), difference)
 

@@ -75,6 +75,23 @@ def test_apply_refuses_another_model_unless_forced(invoke, dense, tmp_path):
     assert invoke("apply", other, mask, "--force", "-o", tmp_path / "yes.onnx").exit_code == 0
 
 
+def test_shrink_is_compared_on_real_inputs(invoke, dense, tmp_path, monkeypatch):
+    from secateur.pipeline import onnxrt
+
+    seen = []
+    compare = onnxrt.compare
+    monkeypatch.setattr(onnxrt, "compare", lambda *a, **k: seen.append(k["real_inputs"]) or compare(*a, **k))
+    assert (
+        invoke("shrink", dense, "--data", "digits", "--samples", 20, "-o", tmp_path / "s.onnx").exit_code == 0
+    )
+    assert seen[0].shape == (20, 1, 8, 8)
+    onnx_model.write(mlp([4, 8, 3]), str(tmp_path / "other.onnx"))
+    refused = invoke("shrink", tmp_path / "other.onnx", "--data", "digits", "-o", tmp_path / "o.onnx")
+    assert refused.exit_code == 2
+    assert "samples have 64 elements, the network 4 inputs" in refused.stderr
+    assert not (tmp_path / "o.onnx").exists()
+
+
 def test_shrink_reports_layer_by_layer(invoke, dense, tmp_path):
     pruned = invoke("prune", "magnitude", "-s", 0.5, "--granularity", "channel", "--scope", "layer", dense)
     result = invoke("shrink", "-", "--report", "-o", tmp_path / "small.onnx", stdin=pruned.stdout_bytes)
