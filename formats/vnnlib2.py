@@ -15,11 +15,9 @@ from fractions import Fraction
 from typing import Any
 
 from secateur.formats.errors import InputError, SecateurError, UnsupportedError
-from secateur.formats.query import NO_BOUNDS, And, Atom, Formula, Network, Or, Query, Variable
+from secateur.formats.query import NO_BOUNDS, And, Formula, Network, Or, Query, Variable
 from secateur.formats.vnnlib_joint import joint_regions
-
-Terms = dict[int, Fraction]
-"""Coefficients by variable: an input's number, or −1 − an output's."""
+from secateur.formats.vnnlib_terms import ONE, ZERO, Linear
 
 _HEADER = re.compile(r"(?:\s|;[^\n]*(?:\n|\Z))*\(\s*vnnlib-version\b")
 _VERSION = re.compile(r"(\(\s*vnnlib-version\s*<\s*)(\d+)\.(\d+)(\s*>)")
@@ -28,10 +26,11 @@ _LEXEME = re.compile(
     r"""(?P<skip>;[^\n]*|"[^"]*"|\[[^\]]*\]|<\s*\d+\.\d+\s*>)"""
     r"|(?<=[\s(])(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?=[\s)])"
 )
+_REAL = re.compile(r"(\(\s*declare-(?:input|hidden|output)\s+\S+\s+)Real\b")
 _INTEGERS = re.compile(r"\b(?:u?int(?:8|16|32|64)|[iu](?:8|16|32|64))\b")
 _MAX_EXPONENT = 400
 _DTYPES = {
-    "Unknown": "real",  # "Real", as the standard's examples write it
+    "Real": "real",
     "F16": "float16",
     "F32": "float32",
     "F64": "float64",
@@ -49,7 +48,7 @@ def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
 
     Raises:
         InputError: malformed or ill-typed text (with its line), an unbounded input.
-        UnsupportedError: another major version, products of variables, too many cases.
+        UnsupportedError: another major version, variables of integers, products of variables, too many cases.
     """
     import vnnlib
 
@@ -57,7 +56,7 @@ def parse(text: str, name: str, *, sha256: str | None = None) -> Query:
         tree = vnnlib.parse_query_string(_palatable(text, name))
     except vnnlib.VNNLibException as error:
         raise _refusal(str(error), name) from None
-    networks = tuple(_network(network) for network in tree.networks)
+    networks = tuple(_network(network, name) for network in tree.networks)
     reader = _Reader(networks, name)
     formula = And(tuple(reader.formula(assertion.expr) for assertion in tree.assertions))
     inputs, outputs = (sum(getattr(n, side) for n in networks) for side in ("inputs", "outputs"))
@@ -81,7 +80,8 @@ def _palatable(text: str, name: str) -> str:
             f"VNN-LIB {version[2]}.{version[3]}: expected 2.x",
             where=f"{name}:{text.count(chr(10), 0, version.start()) + 1}",
         )
-    text = _VERSION.sub(r"\g<1>\2.0\4", text, count=1)
+    text = _VERSION.sub(r"\g<1>\2.0\4", text)
+    text = _REAL.sub(r"\1real", text)  # as the standard's examples have it; to the parser no type at all
     whole = _INTEGERS.search(text) is not None  # then an integer may be meant as one
 
     def plain(found: re.Match[str]) -> str:
@@ -133,13 +133,20 @@ def _refusal(text: str, name: str) -> SecateurError:
     return InputError(message, where=f"{name}:{first['line']}", hint=first.get("hint") or None)
 
 
-def _network(declared: Any) -> Network:
+def _network(declared: Any, name: str) -> Network:
+    for variable in (*declared.inputs, *declared.hidden, *declared.outputs):
+        # A witness would have to consist of values of the type: of other numbers than ours.
+        if variable.dtype.name not in _DTYPES:
+            raise UnsupportedError(
+                f"'{variable.name}' is of type {variable.dtype.name}: expected real or a floating-point type",
+                where=name,
+            )
     inputs, hidden, outputs = (
         tuple(
             Variable(
                 variable.name,
                 tuple(variable.shape),
-                _DTYPES.get(variable.dtype.name, variable.dtype.name.lower()),
+                _DTYPES[variable.dtype.name],
                 (variable.onnx_name or "").strip('"'),
             )
             for variable in group
@@ -154,16 +161,15 @@ class _Reader:
 
     def __init__(self, networks: tuple[Network, ...], name: str) -> None:
         self._name = name
-        self._places: dict[tuple[str, str], tuple[int, tuple[int, ...]]] = {}
-        places = [0, 0]
+        self._places: dict[tuple[str, str], tuple[bool, int, tuple[int, ...]]] = {}
+        inputs = outputs = 0
         for network in networks:
-            for side, variables in enumerate(
-                (network.input_variables, (*network.output_variables, *network.hidden))
-            ):
-                for variable in variables:
-                    start = places[side] if side == 0 else -1 - places[side]
-                    self._places[network.name, variable.name] = start, variable.shape
-                    places[side] += variable.size
+            for variable in network.input_variables:
+                self._places[network.name, variable.name] = True, inputs, variable.shape
+                inputs += variable.size
+            for variable in (*network.output_variables, *network.hidden):
+                self._places[network.name, variable.name] = False, outputs, variable.shape
+                outputs += variable.size
 
     def formula(self, tree: Any) -> Formula:
         kind = type(tree).__name__
@@ -171,50 +177,48 @@ class _Reader:
             parts = tuple(self.formula(part) for part in tree.args)
             return And(parts) if kind == "And" else Or(parts)
         left, right = self._linear(tree.lhs), self._linear(tree.rhs)
-        below = _sum(left, right, Fraction(-1))
-        above = _scaled(below, Fraction(-1))
         if kind in ("LessEqual", "LessThan"):
-            return _atom(below, kind == "LessThan")
+            return left.at_most(right, strict=kind == "LessThan")
         if kind in ("GreaterEqual", "GreaterThan"):
-            return _atom(above, kind == "GreaterThan")
-        if kind == "Equal":
-            return And((_atom(below, False), _atom(above, False)))
-        return Or((_atom(below, True), _atom(above, True)))  # NotEqual
+            return right.at_most(left, strict=kind == "GreaterThan")
+        differ = kind == "NotEqual"
+        sides = left.at_most(right, strict=differ), right.at_most(left, strict=differ)
+        return Or(sides) if differ else And(sides)
 
-    def _linear(self, tree: Any) -> tuple[Terms, Fraction]:
-        """Coefficients and constant of an expression, exact."""
+    def _linear(self, tree: Any) -> Linear:
+        """An arithmetic expression, exact."""
         kind = type(tree).__name__
         if kind == "Var":
-            start, shape = self._places[tree.network_name, tree.name]
-            place = 0
+            is_input, place, shape = self._places[tree.network_name, tree.name]
+            offset = 0
             for index, size in zip(tree.indices, shape, strict=True):
-                place = place * size + index
-            return {start + place if start >= 0 else start - place: Fraction(1)}, Fraction(0)
+                offset = offset * size + index
+            term = {place + offset: ONE}
+            return Linear(term, {}, ZERO) if is_input else Linear({}, term, ZERO)
         if kind == "Negate":
-            return _scaled(self._linear(tree.expr), Fraction(-1))
-        if kind == "Plus":
-            parts = [self._linear(part) for part in tree.args]
-            total = parts[0]
-            for part in parts[1:]:
-                total = _sum(total, part, Fraction(1))
+            return self._linear(tree.expr).scaled(-ONE)
+        if kind in ("Plus", "Multiply"):
+            total, *terms = (self._linear(part) for part in tree.args)
+            for term in terms:
+                total = total.plus(term) if kind == "Plus" else self._product(total, term, tree)
             return total
         if kind == "Minus":
             total = self._linear(tree.head)
             for part in tree.rest:
-                total = _sum(total, self._linear(part), Fraction(-1))
+                total = total.plus(self._linear(part).scaled(-ONE))
             return total
-        if kind == "Multiply":
-            total = {}, Fraction(1)
-            for part in (self._linear(part) for part in tree.args):
-                if total[0] and part[0]:
-                    line = next(_lines(tree), None)
-                    raise UnsupportedError(
-                        "a product of variables: only linear conditions are understood",
-                        where=self._name if line is None else f"{self._name}:{line}",
-                    )
-                total = _scaled(part, total[1]) if not total[0] else _scaled(total, part[1])
-            return total
-        return {}, Fraction(tree.lexeme)
+        return Linear({}, {}, Fraction(tree.lexeme))
+
+    def _product(self, left: Linear, right: Linear, tree: Any) -> Linear:
+        if left.is_constant:
+            return right.scaled(left.constant)
+        if right.is_constant:
+            return left.scaled(right.constant)
+        line = next(_lines(tree), None)
+        raise UnsupportedError(
+            "a product of variables: only linear conditions are understood",
+            where=self._name if line is None else f"{self._name}:{line}",
+        )
 
 
 def _lines(tree: Any) -> Iterator[int]:
@@ -222,30 +226,3 @@ def _lines(tree: Any) -> Iterator[int]:
         yield tree.line
     for child in tree.children():
         yield from _lines(child)
-
-
-def _scaled(value: tuple[Terms, Fraction], factor: Fraction) -> tuple[Terms, Fraction]:
-    terms, constant = value
-    return {place: part * factor for place, part in terms.items() if factor}, constant * factor
-
-
-def _sum(
-    left: tuple[Terms, Fraction], right: tuple[Terms, Fraction], factor: Fraction
-) -> tuple[Terms, Fraction]:
-    """`left + factor · right`."""
-    terms = dict(left[0])
-    for place, part in right[0].items():
-        terms[place] = terms.get(place, Fraction(0)) + factor * part
-        if not terms[place]:
-            del terms[place]
-    return terms, left[1] + factor * right[1]
-
-
-def _atom(value: tuple[Terms, Fraction], strict: bool) -> Atom:
-    terms, constant = value
-    return Atom(
-        {place: part for place, part in terms.items() if place >= 0},
-        {-1 - place: part for place, part in terms.items() if place < 0},
-        constant,
-        strict,
-    )

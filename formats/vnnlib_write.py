@@ -149,7 +149,7 @@ def _formula_text(formula: Formula, dialect: _Dialect) -> str:
 
 
 def _is_equality(formula: And) -> bool:
-    """Whether the formula is a ≤ 0 and −a ≤ 0."""
+    """Whether the formula is a ≤ 0 and −a ≤ 0, with some variable in a."""
     if len(formula.parts) != 2:
         return False
     a, b = formula.parts
@@ -157,6 +157,7 @@ def _is_equality(formula: And) -> bool:
         isinstance(a, Atom)
         and isinstance(b, Atom)
         and not (a.strict or b.strict)
+        and bool(a.inputs or a.outputs)
         and a.constant == -b.constant
         and a.inputs == {index: -value for index, value in b.inputs.items()}
         and a.outputs == {index: -value for index, value in b.outputs.items()}

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from factories import box_property, mlp
+from secateur.pipeline.dispatch.process import Finished
+from secateur.pipeline.dispatch.protocol import Claim, Home, Task, Tool, silent, word
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,39 +65,46 @@ if {slow}: time.sleep(60)
     [
         ("holds", "sat 0.5 0.5 0.5 0.5", "sat", ""),
         ("holds", "sat 1.00005 0.5 0.5 0.5", "sat", ""),  # within the slack: moved into the box
-        ("holds", "sat 1.5 0.5 0.5 0.5", "sat", "replay refutes its witness"),
-        ("holds", "sat 0.5", "sat", "replay refutes its witness"),
+        ("holds", "sat 1.5 0.5 0.5 0.5", "sat", "onnxruntime and the property refute the witness"),
+        ("holds", "sat 0.5", "sat", "the witness has 1 inputs, the property 4"),
         ("holds", "unsat", "unsat", "known to be sat"),
         ("never", "unsat", "unsat", ""),
-        ("never", "sat 0.5 0.5 0.5 0.5", "sat", "known to be unsat"),
+        ("never", "sat 0.5 0.5 0.5 0.5", "sat", "onnxruntime and the property refute the witness"),
         ("never", "TIMEOUT", "timeout", ""),
-        ("never", "Segmentation fault", "error", "Segmentation fault"),
+        ("never", "Segmentation fault", "error", "no verdict, exit code 0: Segmentation fault"),
     ],
 )
 def test_what_counts(
     peers: ModuleType, folder: Path, tmp_path: Path, prop: str, said: str, verdict: str, remark: str
 ) -> None:
-    class Other(peers.Tool):  # type: ignore[name-defined, misc]
-        name = "other"
-
-        def command(self, *_: object) -> list[str]:
-            return [self.python, "-c", SAYS.format(said=said, slow=False)]
-
-        def verdict(self, stdout: str, folder: Path) -> str:
-            return str(peers.first_word(stdout))
-
-        def witness(self, stdout: str, folder: Path) -> np.ndarray:
-            return np.array([float(word) for word in stdout.split()[1:]])
-
     (instance,) = peers.find(folder, [f"small net {prop}"], tmp_path)
-    answer = Other(sys.executable).decide(instance, tmp_path, 20.0, 1)
-    assert (answer.verdict, answer.remark) == (verdict, remark)
+    answer = peers.decide(other(peers, said, slow=False), instance, tmp_path, 20.0, 1)
+    assert answer.verdict == verdict
+    assert answer.remark.endswith(remark) and bool(answer.remark) == bool(remark)
     counted = verdict in ("sat", "unsat") and not remark
     (_, decided), (_, clock), _ = peers.totals({"other": [answer]}, 20.0)
     assert decided == [f"{int(counted)} of 1"] and (float(clock[0]) < 20) == counted
 
 
-def test_a_process_that_does_not_stop_is_stopped(peers: ModuleType, tmp_path: Path) -> None:
-    command = [sys.executable, "-u", "-c", SAYS.format(said="working", slow=True)]
-    done = peers.run(command, tmp_path, 1.0, 1)
-    assert done.wall < 30
+def test_a_process_that_does_not_stop_is_stopped(
+    peers: ModuleType, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "GRACE", 0.5)
+    (instance,) = peers.find(folder, ["small net never"], tmp_path)
+    answer = peers.decide(other(peers, "working", slow=True), instance, tmp_path, 1.0, 1)
+    assert answer.verdict == "error" and answer.wall < 30
+
+
+def other(peers: ModuleType, said: str, *, slow: bool) -> object:
+    """A verifier that prints a word and numbers."""
+
+    def command(task: Task) -> list[str]:
+        return [sys.executable, "-u", "-c", SAYS.format(said=said, slow=slow)]
+
+    def read(task: Task, finished: Finished) -> Claim:
+        text = finished.output()
+        if not word(text):
+            return silent(finished)
+        return Claim(word(text), np.array([float(number) for number in text.split()[1:]]))
+
+    return peers.Peer("other", Tool("other", "", "", command, read), Home(), "1")

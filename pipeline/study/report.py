@@ -17,7 +17,7 @@ from secateur.pipeline.study.charts import charts
 from secateur.pipeline.study.summary import latest, summarise
 
 _TEMPLATE = "report.html.j2"
-_ORDER = ("unsat", "sat", "unknown", "timeout", "error")
+_ORDER = ("unsat", "sat", "unknown", "timeout", "invalid-witness", "error")
 _COLUMNS = (
     *("model", "model_sha256", "property", "property_sha256", "verifier", "verdict", "seconds", "timeout"),
     *("domains", "bound", "seed", "witness", "message"),

@@ -11,7 +11,8 @@ The modules, in the order in which a query meets them:
 * `relaxation`, `smooth`: the lines that replace a nonlinear node, and the multipliers (α, β) that choose them;
 * `crown`: linear bounds and their rounding argument, `forward`: the same for few inputs; `optimise`: the ascent of
   α, β and row weights; `root`: bounds of all nodes; `clause_bounds`: of what is asked;
-* `fold`: a network of ReLUs as small dense maps for one box; `embed`: any other network for one box;
+* `fold`: a network of ReLUs as small dense maps for one box; `refine` (on a `unit_box`): its neurons' bounds by branch
+  and bound of their own; `embed`: any other network for one box;
 * `problem`, `store`: what searches share; `relu_split` (with `branching`, `halfspace`, `leaf`), `conflict_split` (with
   `conflicts`, `triangle`), `input_split` (with `sensitivity`), `cut_split`: branch and bound over ReLUs, over ReLUs by
   linear programs that learn, over the input box, over arguments of any nonlinear node; `search`: which of them;

@@ -130,6 +130,16 @@ def test_what_is_not_linear_or_of_another_version_is_unsupported() -> None:
         read(ONE.replace("2.0", "3.0") + BOX)
 
 
+@pytest.mark.parametrize("kind", ["int32", "int8", "Int", "float31"])
+def test_variables_of_other_types_than_floats_are_unsupported(kind: str) -> None:
+    """An input between 0 and 1 that need be an integer is no number of ours: it would make a wrong witness."""
+    text = ONE.replace("X float32", f"X {kind}") + BOX.replace("1.0", "1") + "(assert (<= Y[0,0] 1.0))"
+    with pytest.raises(
+        UnsupportedError, match=r"^p.vnnlib: 'X' is of type .*: expected real or a floating-point"
+    ):
+        read(text)
+
+
 def test_an_unbounded_input_is_refused() -> None:
     with pytest.raises(InputError, match="X_1 has no upper bound"):
         read(ONE + BOX.replace("(<= X[0,1] 1.0)", "(>= X[0,1] -2.0)") + "(assert (<= Y[0,0] 1.0))")

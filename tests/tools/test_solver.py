@@ -22,7 +22,7 @@ from secateur.tools.solver import command
 from solvers import TWINS
 
 ONE = """(vnnlib-version <2.0>)
-(declare-network N (declare-input X float32 [1,2]) (declare-output Y Real [2]))
+(declare-network N (declare-input X float32 [1,2]) (declare-output Y float32 [2]))
 (assert (and (>= X[0,0] 0.0) (<= X[0,0] 1.0) (>= X[0,1] 0.0) (<= X[0,1] 1.0)))
 (assert (>= Y[0] {}))
 """
@@ -45,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_verdict_and_assignment(folder: Path) -> None:
     assert solver("verify", "never.vnnlib", "--network", "N=net.onnx", "--timeout", "5.0").stdout == "unsat\n"
     lines = solver("verify", "always.vnnlib", "--network", "N=net.onnx", "--timeout", "5").stdout.split("\n")
-    assert (lines[0], lines[1], lines[4], lines[-1]) == ("sat", "X float32 [1,2]", "Y real [2]", "")
+    assert (lines[0], lines[1], lines[4], lines[-1]) == ("sat", "X float32 [1,2]", "Y float32 [2]", "")
     x, y = [float(line) for line in lines[2:4]], [float(line) for line in lines[5:7]]
     model = onnx_model.read("net.onnx")
     np.testing.assert_array_equal(onnxrt.run(model, np.array([x]))[0], y)

@@ -152,11 +152,15 @@ def batch_normalization(call: Call) -> list[Value]:
     return [(after, *rest)]
 
 
+def _channels(call: Call) -> tuple[Spread | None, Value]:
+    """The channels of a value that is normalised over its spatial axes, and what else of it can shrink."""
+    value = call.without(call.value(0), range(2, len(call.shape(0))), "normalised over by")
+    return call.at(value, 1), tuple(s for s in value if 1 not in s.axes)
+
+
 def instance_normalization(call: Call) -> list[Value]:
     """Normalises over the spatial axes, each channel by itself."""
-    value = call.without(call.value(0), range(2, len(call.shape(0))), "normalised over by")
-    spread = call.at(value, 1)
-    rest = tuple(s for s in value if 1 not in s.axes)
+    spread, rest = _channels(call)
     if spread is None:
         return [rest]
     if call.array(1) is None or call.array(2) is None:
@@ -166,9 +170,7 @@ def instance_normalization(call: Call) -> list[Value]:
 
 def group_normalization(call: Call) -> list[Value]:
     """Normalises over each group of channels and the spatial axes: whole groups go."""
-    value = call.without(call.value(0), range(2, len(call.shape(0))), "normalised over by")
-    spread = call.at(value, 1)
-    rest = tuple(s for s in value if 1 not in s.axes)
+    spread, rest = _channels(call)
     if spread is None:
         return [rest]
     if call.array(1) is None or call.array(2) is None:
