@@ -193,8 +193,8 @@ class _Reader:
             offset = 0
             for index, size in zip(tree.indices, shape, strict=True):
                 offset = offset * size + index
-            term = {place + offset: ONE}
-            return Linear(term, {}, ZERO) if is_input else Linear({}, term, ZERO)
+            one = {place + offset: ONE}
+            return Linear(one, {}, ZERO) if is_input else Linear({}, one, ZERO)
         if kind == "Negate":
             return self._linear(tree.expr).scaled(-ONE)
         if kind in ("Plus", "Multiply"):
