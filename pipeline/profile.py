@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from secateur.pipeline.verify.problem import RECHECK
+from secateur.pipeline.verify.search.problem import RECHECK
 
 WINDOW = 0.1
 """So many seconds, and to the end of a step, are listened to at a time."""

@@ -13,7 +13,7 @@ from secateur.pipeline import dispatch
 from secateur.pipeline.dispatch.foreign import Limits
 from secateur.pipeline.dispatch.protocol import Tool
 from secateur.pipeline.verify.results import Result
-from secateur.pipeline.verify.work import never
+from secateur.pipeline.verify.search.work import never
 
 
 @dataclass(frozen=True)

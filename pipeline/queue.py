@@ -32,10 +32,11 @@ from secateur.pipeline.questions import (
     read_models,
     sources,
 )
-from secateur.pipeline.verify import api, checkpoint
+from secateur.pipeline.verify import api
 from secateur.pipeline.verify.engine import GROUP, Engine
 from secateur.pipeline.verify.replay import Replay, Witness
-from secateur.pipeline.verify.work import Work, spent
+from secateur.pipeline.verify.search import checkpoint
+from secateur.pipeline.verify.search.work import Work, spent
 
 P = ParamSpec("P")
 

@@ -16,7 +16,7 @@ from secateur.formats.query import Query, Variable
 from secateur.formats.witness import pairs_text
 from secateur.pipeline import product, queue
 from secateur.pipeline.questions import Failure, How, Question
-from secateur.pipeline.verify.operators import RULES
+from secateur.pipeline.verify.graph.operators import RULES
 from secateur.pipeline.verify.replay import Witness
 
 WORDS = {"sat": "sat", "unsat": "unsat", "timeout": "timed-out"}

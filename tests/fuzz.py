@@ -41,9 +41,10 @@ from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import compute, onnxrt
-from secateur.pipeline.verify import Result, bounds, engine, search, verify, verify_many
+from secateur.pipeline.verify import Result, bounds, engine, verify, verify_many
 from secateur.pipeline.verify.api import METHODS
-from secateur.pipeline.verify.lowering import lower
+from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.search import strategy
 
 SAMPLES = 600
 DELTAS = (-0.3, -0.03, 0.003, 0.03, 0.3, 1.0)
@@ -229,7 +230,7 @@ def examine(seed: int) -> Outcome:
         with ExitStack() as stack:
             for name, value in chosen.items():
                 stack.enter_context(
-                    mock.patch.object(engine if hasattr(engine, name) else search, name, value)
+                    mock.patch.object(engine if hasattr(engine, name) else strategy, name, value)
                 )
             results = list(
                 verify_many([(example.model, query) for query in queries], timeout=timeout, seed=seed)

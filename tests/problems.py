@@ -10,18 +10,19 @@ from factories import box_property
 from nets import mlp, residual
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import engine, search
-from secateur.pipeline.verify.fold import fold
-from secateur.pipeline.verify.problem import Problem
-from secateur.pipeline.verify.root import bound_nodes
-from secateur.pipeline.verify.specification import subproblems
+from secateur.pipeline.verify import engine
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.bounding.specification import subproblems
+from secateur.pipeline.verify.region.fold import fold
+from secateur.pipeline.verify.search import strategy
+from secateur.pipeline.verify.search.problem import Problem
 
 
 def problem_of(model: Model, text: str) -> Problem:
     ready = engine.Engine(model)
     problems = subproblems([vnnlib.parse(text, "p")])
     folded = fold(ready.graph, bound_nodes(ready.graph, ready.shaped(problems.boxes)))
-    return Problem(*search.specification(problems, folded), folded)
+    return Problem(*strategy.specification(problems, folded), folded)
 
 
 def instance(seed: int) -> Problem:

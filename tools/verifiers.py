@@ -152,7 +152,7 @@ def operators(as_json: bool) -> None:
     The list goes to standard error; --json writes it to standard output. Anything computed from constants alone is
     evaluated, whatever its operator. An operator that is not supported is named with its node (exit code 3).
     """
-    from secateur.pipeline.verify.operators import KINDS, RULES
+    from secateur.pipeline.verify.graph.operators import KINDS, RULES
 
     if as_json:
         rows = [{"name": name, "kind": row.kind, "note": row.note} for name, row in RULES.items()]

@@ -13,15 +13,19 @@ import torch
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify.clause_bounds import clause_bounds, interval_clause_bounds, output_bounds
+from secateur.pipeline.verify.bounding.clause_bounds import (
+    clause_bounds,
+    interval_clause_bounds,
+    output_bounds,
+)
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.bounding.specification import subproblems
 from secateur.pipeline.verify.engine import OUTPUT_SCHEDULE, ROOT_SCHEDULE, Engine
 from secateur.pipeline.verify.pgd import Effort
 from secateur.pipeline.verify.pgd import attack as run_attack
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import LayerStability, Result
-from secateur.pipeline.verify.root import bound_nodes
-from secateur.pipeline.verify.specification import subproblems
-from secateur.pipeline.verify.work import Deadline, layer_stability
+from secateur.pipeline.verify.search.work import Deadline, layer_stability
 
 METHODS = ("ibp", "crown", "alpha-crown")
 VERIFIERS = ("crown", "milp", "auto_lirpa")

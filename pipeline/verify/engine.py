@@ -15,24 +15,32 @@ import torch
 
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
-from secateur.pipeline.verify import search
-from secateur.pipeline.verify.clause_bounds import clause_bounds
-from secateur.pipeline.verify.crown import Box
-from secateur.pipeline.verify.embed import embed
-from secateur.pipeline.verify.fold import fold, fold_and_bound, free_inputs
-from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.lowering import lower, lower_to_logits
-from secateur.pipeline.verify.operations import Convolution, Deconvolution
+from secateur.pipeline.verify.bounding.clause_bounds import clause_bounds
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.relaxation import Schedule
+from secateur.pipeline.verify.bounding.root import CHUNK_NUMBERS, NodeBounds, bound_nodes, cost
+from secateur.pipeline.verify.bounding.specification import SubProblems, check_fits, compares_outputs
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.lowering import lower, lower_to_logits
+from secateur.pipeline.verify.graph.operations import Convolution, Deconvolution
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
-from secateur.pipeline.verify.problem import Progress
-from secateur.pipeline.verify.refine import Allowance
-from secateur.pipeline.verify.relaxation import Schedule
+from secateur.pipeline.verify.region.embed import embed
+from secateur.pipeline.verify.region.fold import fold, fold_and_bound, free_inputs
+from secateur.pipeline.verify.region.refine import Allowance
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.results import Result
-from secateur.pipeline.verify.root import CHUNK_NUMBERS, NodeBounds, bound_nodes, cost
-from secateur.pipeline.verify.specification import SubProblems, check_fits, compares_outputs
+from secateur.pipeline.verify.search import strategy
+from secateur.pipeline.verify.search.problem import Progress
+from secateur.pipeline.verify.search.work import (
+    Deadline,
+    Left,
+    Work,
+    joint,
+    layer_stability,
+    spent,
+    still_open,
+)
 from secateur.pipeline.verify.store import Store
-from secateur.pipeline.verify.work import Deadline, Left, Work, joint, layer_stability, spent, still_open
 
 FEW_INPUTS = 8
 """Up to so many inputs of positive width the input box is split instead of the neurons."""
@@ -252,10 +260,10 @@ class Engine:
         if work.left is None:
             work.left = Left(region, root.nodes, Progress(store=Store(self.store_limit)))
             if not (few or self.convolutional):
-                search.branch(root, work, self.replay, deadline, domains=BURST)
+                strategy.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
             self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
-        refinable = search.refinable(root) and not self.convolutional
+        refinable = strategy.refinable(root) and not self.convolutional
         if resumed and refinable:  # first what had been begun, or short runs would never end any of it
             self._branch(root, work, deadline)
         while refinable and not work.verdict and work.left is not None and math.isfinite(work.left.effort):
@@ -264,16 +272,16 @@ class Engine:
             root = self._refined(root, work, region, deadline)
             self._branch(root, work, deadline)
         if not work.verdict and work.left is not None:
-            search.branch(root, work, self.replay, deadline)
+            strategy.branch(root, work, self.replay, deadline)
 
-    def _branch(self, root: search.Root, work: Work, deadline: Deadline) -> None:
+    def _branch(self, root: strategy.Root, work: Work, deadline: Deadline) -> None:
         """Search for as long as the last refinement allows."""
         assert work.left is not None
-        limit = SEARCH_SHARE * work.left.effort / search.cost(root.folded.graph) + BURST
+        limit = SEARCH_SHARE * work.left.effort / strategy.cost(root.folded.graph) + BURST
         domains = int(limit) if math.isfinite(limit) else None
-        search.branch(root, work, self.replay, deadline, domains=domains)
+        strategy.branch(root, work, self.replay, deadline, domains=domains)
 
-    def _refined(self, root: search.Root, work: Work, region: int, deadline: Deadline) -> search.Root:
+    def _refined(self, root: strategy.Root, work: Work, region: int, deadline: Deadline) -> strategy.Root:
         """The network on tighter bounds, on which the search begins anew. Where there is little left to gain, `root`:
         the search goes on, and the effort is infinite from then on."""
         left = work.left
@@ -297,7 +305,7 @@ class Engine:
         if region == 0:
             work.layers = layer_stability(self.graph, nodes)
         work.left = Left(region, nodes, Progress(store=Store(self.store_limit)), effort)
-        return search.Root(nodes, folded, None, few=False)
+        return strategy.Root(nodes, folded, None, few=False)
 
     def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:
         """CROWN bounds of a network that is not folded, and those of a region's clauses, without and with α: slopes
@@ -317,7 +325,7 @@ class Engine:
 
     def _root(
         self, box: Box, nodes: NodeBounds | None, known: NodeBounds | None, few: bool, deadline: Deadline
-    ) -> search.Root:
+    ) -> strategy.Root:
         """The network made ready for a search of `box`: by the bounds `nodes` of an earlier one, where there was one;
         where not, with the help of `known` ones."""
         schedule = None if few else ROOT_SCHEDULE
@@ -326,7 +334,7 @@ class Engine:
                 folded, nodes = fold_and_bound(self.graph, box, schedule, deadline.passed)
             else:
                 folded = fold(self.graph, nodes)
-            return search.Root(nodes, folded, None, few)
+            return strategy.Root(nodes, folded, None, few)
         if nodes is None and known is not None and cost(self.graph) > DEAREST_SLOPES:
             nodes = known
         if nodes is None:
@@ -341,7 +349,7 @@ class Engine:
                 expired=deadline.passed,
             )
         folded, inner = embed(self.graph, nodes)
-        return search.Root(nodes, folded, inner, few)
+        return strategy.Root(nodes, folded, inner, few)
 
 
 def _looseness(graph: BoundGraph, nodes: NodeBounds) -> float:

@@ -15,15 +15,15 @@ from scipy import sparse
 
 from secateur.formats.query import Query
 from secateur.pipeline.verify import lp
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.bounding.specification import NEVER, SubProblems, subproblems
 from secateur.pipeline.verify.engine import Engine
-from secateur.pipeline.verify.fold import Folded, fold
-from secateur.pipeline.verify.operations import Dense, Relu, Sparse, Sum
+from secateur.pipeline.verify.graph.operations import Dense, Relu, Sparse, Sum
 from secateur.pipeline.verify.pgd import inner_box, inside
+from secateur.pipeline.verify.region.fold import Folded, fold
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import Result
-from secateur.pipeline.verify.root import bound_nodes
-from secateur.pipeline.verify.specification import NEVER, SubProblems, subproblems
-from secateur.pipeline.verify.work import Deadline, layer_stability
+from secateur.pipeline.verify.search.work import Deadline, layer_stability
 
 
 def verify(engine: Engine, query: Query, *, timeout: float) -> Result:

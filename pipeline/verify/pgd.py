@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from secateur.formats.query import Query
-from secateur.pipeline.verify.crown import Box
-from secateur.pipeline.verify.graph import BoundGraph
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.specification import SubProblems
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
 from secateur.pipeline.verify.replay import Replay, Witness
-from secateur.pipeline.verify.specification import SubProblems
 
 CANDIDATES = 4
 """How many points of one sub-problem are replayed a round at most, the most violating first."""

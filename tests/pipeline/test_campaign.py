@@ -12,7 +12,7 @@ from secateur.formats.errors import InputError
 from secateur.pipeline import campaign
 from secateur.pipeline.questions import How
 from secateur.pipeline.verify.engine import Engine
-from secateur.pipeline.verify.work import Work
+from secateur.pipeline.verify.search.work import Work
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from secateur.pipeline import profile
 from secateur.pipeline.profile import Sampler, kind
-from secateur.pipeline.verify.problem import RECHECK
+from secateur.pipeline.verify.search.problem import RECHECK
 
 
 def test_operations_have_their_kinds() -> None:

@@ -10,7 +10,7 @@ from click.testing import Result
 
 import factories
 from secateur.formats import onnx_model
-from secateur.pipeline.verify.operators import KINDS, RULES
+from secateur.pipeline.verify.graph.operators import KINDS, RULES
 
 
 def test_json_holds_every_operator(invoke: Callable[..., Result]) -> None:

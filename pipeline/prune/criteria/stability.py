@@ -106,9 +106,9 @@ def preactivations(
     import torch
 
     from secateur.pipeline import compute, onnxrt
-    from secateur.pipeline.verify.crown import Box
-    from secateur.pipeline.verify.lowering import lower
-    from secateur.pipeline.verify.root import bound_nodes
+    from secateur.pipeline.verify.bounding.crown import Box
+    from secateur.pipeline.verify.bounding.root import bound_nodes
+    from secateur.pipeline.verify.graph.lowering import lower
 
     images, epsilon = context.samples().images, context.radius()
     compute.configure(context.device)

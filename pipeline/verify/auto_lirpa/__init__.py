@@ -25,8 +25,8 @@ from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import onnxgraph, onnxrt, onnxtorch
 from secateur.pipeline.verify.auto_lirpa.compat import library
+from secateur.pipeline.verify.bounding.specification import SubProblems, check_fits, subproblems
 from secateur.pipeline.verify.results import Result
-from secateur.pipeline.verify.specification import SubProblems, check_fits, subproblems
 
 MARGIN = 1e-6
 """How far above 0 a bound must lie, in units of 1 + the largest sum of magnitudes that its row can have."""

@@ -32,10 +32,10 @@ from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds, verify
 from secateur.pipeline.verify.auto_lirpa import Network
 from secateur.pipeline.verify.auto_lirpa.compat import library
-from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.relaxation import Relaxations, ReluRelaxation
+from secateur.pipeline.verify.bounding.crown import Box, backward
+from secateur.pipeline.verify.bounding.relaxation import Relaxations, ReluRelaxation
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.lowering import lower
 
 pytestmark = pytest.mark.skipif(
     find_spec("auto_LiRPA") is None, reason="auto_LiRPA is not installed: `make install` does it"

@@ -17,12 +17,12 @@ from nets import INPUTS, convolutional, ending_in_relu, mlp, residual, starting_
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds
-from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
-from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.optimise import optimise
-from secateur.pipeline.verify.relaxation import ReluRelaxation, Schedule
-from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
+from secateur.pipeline.verify.bounding.crown import Box, Tape, backward, relaxed_values
+from secateur.pipeline.verify.bounding.optimise import optimise
+from secateur.pipeline.verify.bounding.relaxation import ReluRelaxation, Schedule
+from secateur.pipeline.verify.bounding.root import NodeBounds, bound_nodes, magnitudes
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.lowering import lower
 
 METHODS = ("ibp", "crown", "alpha-crown")
 

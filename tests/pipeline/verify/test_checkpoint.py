@@ -13,8 +13,9 @@ from secateur.formats import onnx_model, vnnlib
 from secateur.formats.errors import InputError
 from secateur.pipeline.questions import Answer, Failure, How, Question
 from secateur.pipeline.queue import decide
-from secateur.pipeline.verify import engine, search, verify
+from secateur.pipeline.verify import engine, verify
 from secateur.pipeline.verify.engine import Engine
+from secateur.pipeline.verify.search import strategy
 
 
 def question(folder: Path, kind: str, margin: float) -> tuple[str, str]:
@@ -67,8 +68,8 @@ def test_stopped_again_and_again_the_verdict_is_the_same(
     monkeypatch.setattr(engine, "BURST", 20)
     monkeypatch.setattr(engine, "FIRST_REFINEMENT", 1e5)
     monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
-    monkeypatch.setattr(search, "INPUT_BATCH", 2)
-    monkeypatch.setattr(search, "SPLIT_NUMBERS", 2)
+    monkeypatch.setattr(strategy, "INPUT_BATCH", 2)
+    monkeypatch.setattr(strategy, "SPLIT_NUMBERS", 2)
     model, prop = question(tmp_path, kind, margin)
     state = tmp_path / "s.npz"
     stops, domains = 0, 0
@@ -90,7 +91,7 @@ def test_a_search_that_cuts_arguments_goes_on(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(engine, "FEW_INPUTS", 0)
     monkeypatch.setattr(engine, "BURST", 0.0)
     monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
-    monkeypatch.setattr(search, "CUT_NUMBERS", 2)
+    monkeypatch.setattr(strategy, "CUT_NUMBERS", 2)
     model, prop = question(tmp_path, "cuts", 0.1)
     state = tmp_path / "s.npz"
     results = [answered(model, prop, str(state), stop=Steps(100)).result for _ in range(5)]

@@ -14,7 +14,8 @@ from properties import instance
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.verify import Result, engine, search, verify, verify_many
+from secateur.pipeline.verify import Result, engine, verify, verify_many
+from secateur.pipeline.verify.search import strategy
 
 
 def replay(model: Model, text: str, result: Result) -> None:
@@ -77,8 +78,8 @@ def test_linear_programs_decide_as_enumeration_does(monkeypatch: pytest.MonkeyPa
     """Without attacks, and without the batches: what the conflicts of linear programs say of any network."""
     monkeypatch.setattr(engine, "FEW_INPUTS", 0)
     monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
-    monkeypatch.setattr(search.conflict_split, "suits", lambda folded: bool(folded.neurons))
-    monkeypatch.setattr(search.relu_split, "solve", lambda *_, **__: "unknown")
+    monkeypatch.setattr(strategy.conflict_split, "suits", lambda folded: bool(folded.neurons))
+    monkeypatch.setattr(strategy.relu_split, "solve", lambda *_, **__: "unknown")
     decided = 0
     for seed in range(SEEDS):
         case = instance(seed)

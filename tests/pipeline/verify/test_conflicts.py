@@ -16,10 +16,11 @@ from nets import Net
 from problems import grid, instance, problem_of
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import conflict_split, engine, search, verify
-from secateur.pipeline.verify.conflicts import Conflicts
-from secateur.pipeline.verify.problem import Progress
-from secateur.pipeline.verify.triangle import Signs, Triangle
+from secateur.pipeline.verify import engine, verify
+from secateur.pipeline.verify.search import conflict_split, strategy
+from secateur.pipeline.verify.search.conflicts import Conflicts
+from secateur.pipeline.verify.search.problem import Progress
+from secateur.pipeline.verify.search.triangle import Signs, Triangle
 
 Formula = list[tuple[int, ...]]
 """Sets of literals ±(variable + 1) that exclude one another."""
@@ -186,7 +187,7 @@ def test_formulas_as_networks(seed: int) -> None:
 
 def test_the_engine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """All signs of four variables excluded one by one, times ten idle variables: refuted by short conflicts."""
-    monkeypatch.setattr(search, "EASY", 0)
+    monkeypatch.setattr(strategy, "EASY", 0)
     monkeypatch.setattr(engine, "BURST", 0)
     formula = [
         tuple(s * v for s, v in zip(c, range(1, 5), strict=True))

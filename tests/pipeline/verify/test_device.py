@@ -17,15 +17,15 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nets import convolutional, mlp, residual
-from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.curves import Sigmoid
-from secateur.pipeline.verify.graph import BoundGraph, Node
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.operations import Dense, Elementwise, Input, Product
-from secateur.pipeline.verify.optimise import optimise
-from secateur.pipeline.verify.relaxation import Relaxations, Schedule
-from secateur.pipeline.verify.root import bound_nodes, magnitudes
-from secateur.pipeline.verify.smooth import relax
+from secateur.pipeline.verify.bounding.crown import Box, backward
+from secateur.pipeline.verify.bounding.optimise import optimise
+from secateur.pipeline.verify.bounding.relaxation import Relaxations, Schedule
+from secateur.pipeline.verify.bounding.root import bound_nodes, magnitudes
+from secateur.pipeline.verify.bounding.smooth import relax
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
+from secateur.pipeline.verify.graph.curves import Sigmoid
+from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.graph.operations import Dense, Elementwise, Input, Product
 
 DOMAINS, ROWS = 3, 2
 

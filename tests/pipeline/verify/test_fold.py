@@ -14,10 +14,10 @@ from cases import RELU, case
 from nets import INPUTS, Net, convolutional, ending_in_relu, mlp, residual, starting_with_relu, without_relu
 from oracles import exact
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify.crown import Box
-from secateur.pipeline.verify.fold import fold
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.root import bound_nodes
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.region.fold import fold
 
 ARCHITECTURES = {
     "mlp": lambda seed: mlp(seed, INPUTS, (12, 9), 2),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mpmath import mpf
 from torch import Tensor
 
-from secateur.pipeline.verify import curves, gates, steps
-from secateur.pipeline.verify.functions import Function, large, unknown
+from secateur.pipeline.verify.graph import curves, gates, steps
+from secateur.pipeline.verify.graph.functions import Function, large, unknown
 
 DOUBLE = torch.float64
 mpmath.mp.dps = 40

@@ -9,7 +9,7 @@ import torch
 from factories import box_property
 from nets import mlp
 from problems import grid, instance, problem_of
-from secateur.pipeline.verify.halfspace import Tightening
+from secateur.pipeline.verify.search.halfspace import Tightening
 
 
 @pytest.mark.parametrize("seed", range(12))

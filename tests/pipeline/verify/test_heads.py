@@ -11,10 +11,10 @@ from nets import Net
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import verify
+from secateur.pipeline.verify.bounding.specification import compares_outputs
 from secateur.pipeline.verify.engine import Engine
-from secateur.pipeline.verify.lowering import lower, lower_to_logits
-from secateur.pipeline.verify.specification import compares_outputs
-from secateur.pipeline.verify.steps import Floor, Round, Sign
+from secateur.pipeline.verify.graph.lowering import lower, lower_to_logits
+from secateur.pipeline.verify.graph.steps import Floor, Round, Sign
 
 INPUTS, OUTPUTS = 4, 3
 

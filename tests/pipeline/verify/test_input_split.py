@@ -15,15 +15,16 @@ from nets import Net, mlp, residual
 from oracles import exact
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import engine, input_split, search, verify
-from secateur.pipeline.verify.crown import Box
-from secateur.pipeline.verify.fold import Folded, fold_and_bound
-from secateur.pipeline.verify.input_split import Bounded
-from secateur.pipeline.verify.optimise import Specification
-from secateur.pipeline.verify.problem import Clauses, Progress
-from secateur.pipeline.verify.root import bound_nodes
-from secateur.pipeline.verify.sensitivity import input_scores
-from secateur.pipeline.verify.specification import NEVER, subproblems
+from secateur.pipeline.verify import engine, verify
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.optimise import Specification
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.bounding.sensitivity import input_scores
+from secateur.pipeline.verify.bounding.specification import NEVER, subproblems
+from secateur.pipeline.verify.region.fold import Folded, fold_and_bound
+from secateur.pipeline.verify.search import input_split, strategy
+from secateur.pipeline.verify.search.input_split import Bounded
+from secateur.pipeline.verify.search.problem import Clauses, Progress
 
 
 def folded_of(model: Model, radius: float = 1.0) -> Folded:
@@ -89,7 +90,7 @@ def test_a_planted_counterexample_is_never_lost(seed: int, clauses: int) -> None
     others = [f"(and (>= Y_0 {50 + i}.0) (<= Y_1 0.0))" for i in range(clauses - 1)]
     text = box_property([-1.0] * 2, [1.0] * 2, 2, f"(or {' '.join([*others, planted])})")
     folded = folded_of(model)
-    clauses_of = Clauses(*search.specification(subproblems([vnnlib.parse(text, "p")]), folded))
+    clauses_of = Clauses(*strategy.specification(subproblems([vnnlib.parse(text, "p")]), folded))
     progress = Progress()
     for steps in (0, 4, 1, 15):  # the search stops and goes on from what it has left open
         outcome = input_split.solve(
@@ -112,7 +113,7 @@ def test_wide_networks_are_cut_into_parts(monkeypatch: pytest.MonkeyPatch) -> No
     most = float(graph.forward(torch.cartesian_prod(axis, axis)).max())
     for wide, batch in ((800, 256), (800, 1), (6, 64)):
         monkeypatch.setattr(input_split, "WIDE", wide)
-        monkeypatch.setattr(search, "INPUT_BATCH", batch)
+        monkeypatch.setattr(strategy, "INPUT_BATCH", batch)
         for limit, verdict in ((most + 0.05, "unsat"), (most - 0.01, "sat")):
             text = box_property([-1.0] * 2, [1.0] * 2, 1, f"(>= Y_0 {limit!r})")
             assert verify(model, vnnlib.parse(text, "p"), timeout=30).verdict == verdict

@@ -16,9 +16,17 @@ from nets import INPUTS, Net
 from secateur.formats import onnx_model
 from secateur.formats.errors import SecateurError, UnsupportedError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.operations import MANY_ROWS, Affine, Dense, Elementwise, Input, Product, Relu
-from secateur.pipeline.verify.operators import RULES
+from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.graph.operations import (
+    MANY_ROWS,
+    Affine,
+    Dense,
+    Elementwise,
+    Input,
+    Product,
+    Relu,
+)
+from secateur.pipeline.verify.graph.operators import RULES
 
 
 def test_every_rule_has_a_case() -> None:

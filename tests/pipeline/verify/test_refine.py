@@ -15,13 +15,13 @@ from oracles import exact, minimise, pieces
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import engine, verify
-from secateur.pipeline.verify.crown import Box
-from secateur.pipeline.verify.fold import fold_and_bound
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.refine import Allowance
-from secateur.pipeline.verify.relaxation import Schedule
-from secateur.pipeline.verify.root import NodeBounds
-from secateur.pipeline.verify.unit_box import UnitBox, on_unit_box
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.relaxation import Schedule
+from secateur.pipeline.verify.bounding.root import NodeBounds
+from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.region.fold import fold_and_bound
+from secateur.pipeline.verify.region.refine import Allowance
+from secateur.pipeline.verify.region.unit_box import UnitBox, on_unit_box
 
 WIDTHS = (7, 5, 4)
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from factories import box_property
 from nets import mlp
 from problems import grid, instance, problem_of
-from secateur.pipeline.verify import relu_split
-from secateur.pipeline.verify.branching import costliest
-from secateur.pipeline.verify.optimise import optimise
-from secateur.pipeline.verify.problem import Problem, Progress
-from secateur.pipeline.verify.relaxation import Schedule
+from secateur.pipeline.verify.bounding.branching import costliest
+from secateur.pipeline.verify.bounding.optimise import optimise
+from secateur.pipeline.verify.bounding.relaxation import Schedule
+from secateur.pipeline.verify.search import relu_split
+from secateur.pipeline.verify.search.problem import Problem, Progress
 
 
 def searched(problem: Problem, schedule: Schedule) -> tuple[str, int]:

@@ -15,11 +15,11 @@ from oracles import exact, satisfied
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds, engine, verify
-from secateur.pipeline.verify.crown import Box, backward
-from secateur.pipeline.verify.graph import BoundGraph
-from secateur.pipeline.verify.lowering import lower
-from secateur.pipeline.verify.relaxation import ReluRelaxation
-from secateur.pipeline.verify.root import bound_nodes, magnitudes
+from secateur.pipeline.verify.bounding.crown import Box, backward
+from secateur.pipeline.verify.bounding.relaxation import ReluRelaxation
+from secateur.pipeline.verify.bounding.root import bound_nodes, magnitudes
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.lowering import lower
 
 
 def cancelling(seed: int) -> Model:

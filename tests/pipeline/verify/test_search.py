@@ -17,7 +17,8 @@ from nets import Net, mlp
 from problems import problem_of
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.verify import attack, engine, leaf, verify
+from secateur.pipeline.verify import attack, engine, verify
+from secateur.pipeline.verify.search import leaf
 
 
 @pytest.mark.parametrize("seed", range(4))

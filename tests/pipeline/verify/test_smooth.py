@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from secateur.pipeline.verify import root
-from secateur.pipeline.verify.crown import Box, Tape, backward, relaxed_values
-from secateur.pipeline.verify.curves import Sigmoid, Tanh
-from secateur.pipeline.verify.cut_split import Arguments, Search
-from secateur.pipeline.verify.embed import embed
-from secateur.pipeline.verify.forward import Lines, through_affine, through_nonlinear
-from secateur.pipeline.verify.graph import BoundGraph, Node
-from secateur.pipeline.verify.operations import (
+from secateur.pipeline.verify.bounding import root
+from secateur.pipeline.verify.bounding.crown import Box, Tape, backward, relaxed_values
+from secateur.pipeline.verify.bounding.forward import Lines, through_affine, through_nonlinear
+from secateur.pipeline.verify.bounding.relaxation import Schedule
+from secateur.pipeline.verify.bounding.root import NodeBounds, bound_nodes, magnitudes
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
+from secateur.pipeline.verify.graph.curves import Sigmoid, Tanh
+from secateur.pipeline.verify.graph.operations import (
     Affine,
     Dense,
     Elementwise,
@@ -27,9 +27,9 @@ from secateur.pipeline.verify.operations import (
     Select,
     Sum,
 )
-from secateur.pipeline.verify.problem import Clauses, Progress
-from secateur.pipeline.verify.relaxation import Schedule
-from secateur.pipeline.verify.root import NodeBounds, bound_nodes, magnitudes
+from secateur.pipeline.verify.region.embed import embed
+from secateur.pipeline.verify.search.cut_split import Arguments, Search
+from secateur.pipeline.verify.search.problem import Clauses, Progress
 
 INPUTS, WIDTH = 3, 5
 DOUBLE = torch.float64

@@ -1,0 +1,280 @@
+"""Branch and bound over the arguments of any nonlinear nodes, for networks that are not ReLUs alone.
+
+A domain is a clause with narrower bounds on some arguments z of nonlinear nodes: every split cuts one argument's
+interval [l, u] in two, at the function's kink or point of inflection where that lies inside, else in the middle. Both
+parts are relaxed anew, and the cut is a constraint with a dual variable (see `smooth`). Which argument to cut: the one
+whose lines leave the widest gap to the function, weighted with its coefficient (`Relaxation.cost`), as the intercept
+does for ReLUs (Bunel et al. 2020); splitting other functions after Shi et al. 2025, "Neural network verification with
+branch-and-bound for general nonlinearities".
+
+As everywhere, the search is in float32 and a domain counts as closed only by a rigorous bound in float64. The search
+is not complete: an argument whose interval has no number left inside leaves its domain undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.optimise import optimise
+from secateur.pipeline.verify.bounding.relaxation import Multipliers, Relaxations, Schedule
+from secateur.pipeline.verify.bounding.root import NodeBounds
+from secateur.pipeline.verify.bounding.smooth import relax
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.operations import Elementwise, Relu
+from secateur.pipeline.verify.region.fold import Folded
+from secateur.pipeline.verify.search.problem import Clauses, Progress, certified
+from secateur.pipeline.verify.store import Store
+
+CERTIFIED_AT_END = 1_000
+"""When time is over, the bounds of at most so many open domains are made rigorous, for the result's bound."""
+
+NARROWEST = 1e-6
+"""An interval of less than this share of its width at the root is not cut again."""
+
+
+@dataclass
+class Arguments:
+    """The arguments of all nonlinear nodes of a graph, V numbers in one flat vector, and their bounds at the root.
+
+    `sizes`: position of the node that is an argument → its size; `lower`, `upper` (V,): float64.
+    """
+
+    graph: BoundGraph
+    sizes: dict[int, int]
+    lower: Tensor
+    upper: Tensor
+
+    @staticmethod
+    def of(graph: BoundGraph, nodes: NodeBounds) -> Arguments:
+        sources = sorted({source for p in graph.nonlinear for source in graph.nodes[p].inputs})
+        sides = (torch.cat([nodes.values[s][i].flatten() for s in sources]) for i in (0, 1))
+        return Arguments(graph, {s: graph.nodes[s].size for s in sources}, *sides)
+
+    def split(self, flat: Tensor) -> dict[int, Tensor]:
+        """(B, V) → per argument (B, *shape)."""
+        parts = torch.split(flat, list(self.sizes.values()), 1)
+        return {
+            s: part.unflatten(1, self.graph.nodes[s].shape) for s, part in zip(self.sizes, parts, strict=True)
+        }
+
+    def relaxations(self, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Relaxations:
+        """Relaxations on bounds (B, V), with split constraints where they are narrower than at the root."""
+        cuts = (lower > self.lower).to(torch.int8) + 2 * (upper < self.upper).to(torch.int8)
+        low, high, cut = self.split(lower.to(dtype)), self.split(upper.to(dtype)), self.split(cuts)
+        return {
+            p: relax(node.operation, [(low[s], high[s]) for s in node.inputs], [cut[s] for s in node.inputs])
+            for p in self.graph.nonlinear
+            for node in (self.graph.nodes[p],)
+        }
+
+    def points(self, lower: Tensor, upper: Tensor, index: Tensor) -> Tensor:
+        """Where to cut the arguments `index` (B,) of domains with bounds (B, V): (B,)."""
+        low, high = (side.gather(1, index.unsqueeze(1)).squeeze(1) for side in (lower, upper))
+        kinks = self.kinks[index]
+        middle = low + (high - low) / 2
+        return torch.where((kinks > low) & (kinks < high), kinks, middle)
+
+    @cached_property
+    def kinks(self) -> Tensor:
+        """Where the function behind each argument likes to be cut, (V,); NaN: nowhere in particular."""
+        known: dict[int, float] = {}
+        for p in self.graph.nonlinear:
+            operation = self.graph.nodes[p].operation
+            if isinstance(operation, Relu):
+                known[self.graph.nodes[p].inputs[0]] = 0.0
+            elif isinstance(operation, Elementwise) and operation.function.split_at is not None:
+                known.setdefault(self.graph.nodes[p].inputs[0], operation.function.split_at)
+        return torch.cat(
+            [self.lower.new_full((size,), known.get(s, float("nan"))) for s, size in self.sizes.items()]
+        )
+
+
+@dataclass
+class Search:
+    """Branch and bound over the arguments of one region; call `run`.
+
+    `nodes` are the bounds of the nodes of `folded.graph` (from `embed`, B = 1).
+    """
+
+    folded: Folded
+    nodes: NodeBounds
+    clauses: Clauses
+    dtype: torch.dtype = torch.float32
+    arguments: Arguments = field(init=False)
+    fast: BoundGraph = field(init=False)
+    shapes: dict[int, tuple[int, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.arguments = Arguments.of(self.folded.graph, self.nodes)
+        lower, upper = self.arguments.lower.unsqueeze(0), self.arguments.upper.unsqueeze(0)
+        relaxations = self.arguments.relaxations(lower, upper, torch.float64)
+        self.shapes = {p: tuple(r.initial_multiplier(1).shape[2:]) for p, r in relaxations.items()}
+        self.fast = self.folded.graph.to(self.dtype, self.folded.box.lower.device)
+
+    def run(
+        self,
+        *,
+        first: Schedule,
+        schedule: Schedule,
+        batch: int,
+        expired: Callable[[], bool],
+        suspect: Callable[[Tensor, int], bool],
+        progress: Progress,
+    ) -> str:
+        """Search all clauses. Arguments and result as those of `relu_split.solve`."""
+        store = progress.store
+        arguments = self.arguments
+        clause = torch.arange(len(self.clauses.constant), device=arguments.lower.device)
+        lower, upper = (side.expand(len(clause), -1).clone() for side in (arguments.lower, arguments.upper))
+        if not len(store):
+            weights = self.clauses.equal_weights(self.dtype)
+            if self._bounded(clause, lower, upper, None, weights, first, expired, suspect, progress):
+                return "sat"
+        while len(store):
+            if expired():
+                progress.bound = -float("inf") if progress.undecided else self._certified_least(store, batch)
+                return "unknown"
+            picked = store.take(max(1, batch // 2))
+            index = picked["argument"]
+            lower, upper = picked["lower"].repeat(2, 1), picked["upper"].repeat(2, 1)
+            points = arguments.points(picked["lower"], picked["upper"], index)
+            row = torch.arange(len(index), device=index.device)
+            upper[row, index] = points
+            lower[row + len(index), index] = points
+            if self._bounded(
+                picked["clause"].repeat(2),
+                lower,
+                upper,
+                picked["multipliers"].repeat(2, 1),
+                picked["weights"].repeat(2, 1),
+                schedule,
+                expired,
+                suspect,
+                progress,
+            ):
+                return "sat"
+        progress.bound = -float("inf") if progress.undecided else 0.0
+        return "unknown" if progress.undecided else "unsat"
+
+    def _bounded(
+        self,
+        clause: Tensor,
+        lower: Tensor,
+        upper: Tensor,
+        warm: Tensor | None,
+        weights: Tensor,
+        schedule: Schedule,
+        expired: Callable[[], bool],
+        suspect: Callable[[Tensor, int], bool],
+        progress: Progress,
+    ) -> bool:
+        """Bound new domains; close or store them. Whether one has a witness."""
+        graph, arguments = self.fast, self.arguments
+        relaxations = arguments.relaxations(lower, upper, self.dtype)
+        rows = self.clauses.specification(clause, self.dtype)
+        box = self.folded.box
+        result = optimise(
+            graph,
+            relaxations,
+            Box(*(side.to(self.dtype).expand(len(clause), -1) for side in (box.lower, box.upper))),
+            graph.output,
+            rows.rows,
+            schedule,
+            None if warm is None else self._unpacked(warm),
+            direct=rows.direct,
+            constant=rows.constant,
+            weights=weights,
+            stop_above=0.0,
+            expired=expired,
+        )
+        assert result.weights is not None
+        progress.domains += len(clause)
+        bound, multipliers, weights = (
+            result.bound.squeeze(1),
+            self._packed(result.multipliers),
+            result.weights,
+        )
+        closed = bound > 0
+        which = torch.nonzero(closed).flatten()
+        if len(which):
+            closed[which] = (
+                self._certified(clause[which], lower[which], upper[which], multipliers[which], weights[which])
+                > 0
+            )
+        left = torch.nonzero(~closed).flatten()
+        if not len(left):
+            return False
+        x = result.minimiser[left].squeeze(1)
+        if self.clauses.suspicious(x, self.fast.forward(x), clause[left], suspect):
+            return True
+        index, splittable = self._to_cut(relaxations, result.tape.coefficient, lower, upper)
+        open_ = left[splittable[left]]
+        progress.undecided = progress.undecided or len(open_) < len(left)
+        progress.store.put(
+            clause=clause[open_],
+            lower=lower[open_],
+            upper=upper[open_],
+            multipliers=multipliers[open_],
+            weights=weights[open_],
+            bound=bound[open_].nan_to_num(nan=-float("inf")).clamp(max=0),
+            argument=index[open_],
+        )
+        return False
+
+    def _certified_least(self, store: Store, batch: int) -> float:
+        """The least rigorous bound of the open domains; -∞ where there are too many to look at."""
+        if len(store) > CERTIFIED_AT_END:
+            return -float("inf")
+        names = ("clause", "lower", "upper", "multipliers", "weights")
+        bounds = [self._certified(*(rows[name] for name in names)) for rows in store.batches(batch)]
+        return float(torch.cat(bounds).nan_to_num(nan=-float("inf")).min().clamp(max=0))
+
+    def _certified(
+        self, clause: Tensor, lower: Tensor, upper: Tensor, multipliers: Tensor, weights: Tensor
+    ) -> Tensor:
+        double = torch.float64
+        return certified(
+            self.folded,
+            self.arguments.relaxations(lower, upper, double),
+            self._unpacked(multipliers.to(double)),
+            self.clauses.specification(clause, double),
+            weights.to(double),
+        )
+
+    def _to_cut(
+        self, relaxations: Relaxations, coefficients: dict[int, Tensor], lower: Tensor, upper: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which argument of each domain to cut, (B,), and whether there is one."""
+        scores = {s: lower.new_zeros(len(lower), size) for s, size in self.arguments.sizes.items()}
+        for p, relaxation in relaxations.items():
+            a = coefficients.get(p)
+            if a is None:
+                continue
+            costs = relaxation.cost(a)
+            for source, cost in zip(self.fast.nodes[p].inputs, costs, strict=True):
+                scores[source] += cost.flatten(1)
+        flat = torch.cat(list(scores.values()), 1).nan_to_num(nan=0.0)
+        width = upper - lower
+        root = self.arguments.upper - self.arguments.lower
+        middle = lower + width / 2
+        narrow = (width <= NARROWEST * root) | (middle <= lower) | (middle >= upper)
+        best, index = flat.masked_fill(narrow, -1.0).max(1)
+        return index, best > 0
+
+    def _packed(self, multipliers: Multipliers) -> Tensor:
+        """Multipliers (B, 1, …) a node as one (B, M)."""
+        return torch.cat([multipliers[p].flatten(1) for p in self.shapes], 1)
+
+    def _unpacked(self, flat: Tensor) -> Multipliers:
+        parts = torch.split(flat, [prod(shape) for shape in self.shapes.values()], 1)
+        return {
+            p: part.reshape(-1, 1, *shape)
+            for (p, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }

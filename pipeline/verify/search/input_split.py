@@ -1,0 +1,234 @@
+"""Branch and bound over the input box, for networks with few inputs.
+
+A domain is a part of a region's box with those clauses that are not yet refuted there. Its intermediate bounds are
+computed anew by CROWN; then, for each open clause, the slopes of the lines and the weights by which the clause's rows
+are combined are optimised together. A clause is closed only by the bound that these multipliers give in float64 with
+rounding errors taken off (`problem.certified`). Which input to split: see `sensitivity`.
+
+Most neurons of a wide network are stable on a small part of the box: such a network is cut into parts first, one by
+one, and folded anew for each, until what is left is narrow enough for large batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.verify.bounding.branching import Layout
+from secateur.pipeline.verify.bounding.crown import Box
+from secateur.pipeline.verify.bounding.optimise import optimise
+from secateur.pipeline.verify.bounding.relaxation import Schedule
+from secateur.pipeline.verify.bounding.root import NodeBounds, bound_nodes
+from secateur.pipeline.verify.bounding.sensitivity import input_scores
+from secateur.pipeline.verify.region.fold import Folded, refold
+from secateur.pipeline.verify.search.problem import Clauses, Progress, certified
+
+SMALLEST_WIDTH = 1e-9
+"""A box whose sides are all below this share of the root's is not split further: it is undecided."""
+
+WIDE = 800
+"""A network with more neurons than this is folded anew for parts of its box."""
+
+SCHEDULE = Schedule(8, weight_rate=1.0, decay=0.9)
+"""The ascent of slopes and row weights on every domain."""
+
+PAIRS = 2048
+"""How many domains × clauses are bounded at a time at most."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """Clauses `clause` (P,) on the domains `domain` (P,) of a batch: rigorous bounds (P,), the rows' weights (P, S) and
+    inputs (P, inputs left) that minimise the bounds."""
+
+    domain: Tensor
+    clause: Tensor
+    bound: Tensor
+    weights: Tensor
+    minimiser: Tensor
+
+    @staticmethod
+    def of(
+        folded: Folded,
+        clauses: Clauses,
+        nodes: NodeBounds,
+        open_: Tensor,
+        weights: Tensor,
+        schedule: Schedule = SCHEDULE,
+    ) -> Bounded:
+        """Bound the clauses that are open (B, K) on the boxes of `nodes`, from weights (B, K, S) on."""
+        domain, clause = torch.nonzero(open_, as_tuple=True)
+        mine = nodes[domain]
+        relaxations = mine.relaxations(folded.graph)
+        rows = clauses.specification(clause, torch.float64)
+        best = optimise(
+            folded.graph,
+            relaxations,
+            mine.box,
+            folded.graph.output,
+            rows.rows,
+            schedule,
+            direct=rows.direct,
+            constant=rows.constant,
+            weights=weights[domain, clause],
+            stop_above=0.0,
+        )
+        assert best.weights is not None
+        bound = certified(replace(folded, box=mine.box), relaxations, best.multipliers, rows, best.weights)
+        return Bounded(domain, clause, bound, best.weights, best.minimiser.squeeze(1))
+
+
+def solve(
+    folded: Folded,
+    clauses: Clauses,
+    *,
+    batch: int,
+    expired: Callable[[], bool],
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+) -> str:
+    """Search the box of `folded`. Arguments and result as in `relu_split.solve`; `suspect` gets inputs left.
+
+    When time is over, the boxes of the parts not yet searched are left in `progress.parts`, the last of them the one
+    that `progress.store` (rows of bound, lower, upper, open clauses and weights) belongs to when it holds any row.
+    """
+    parts = [replace(folded, box=box) for box in progress.parts] or [folded]
+    progress.parts = []
+    least_width = (folded.box.upper - folded.box.lower) * SMALLEST_WIDTH
+    while parts:
+        if expired():
+            progress.parts = [part.box for part in parts]
+            progress.bound = -float("inf")
+            return "unknown"
+        part = parts.pop()
+        if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
+            nodes = bound_nodes(
+                part.graph, part.box, magnitudes=part.magnitudes, known=_arguments(part), expired=expired
+            )
+            every = torch.ones(1, len(clauses.constant), dtype=torch.bool, device=part.box.lower.device)
+            weights = clauses.equal_weights(torch.float64).unsqueeze(0)
+            bounded = Bounded.of(part, clauses, nodes, every, weights, SCHEDULE.longer(0))
+            progress.domains += 1
+            if bool((bounded.bound > 0).all()):
+                progress.store.drain()
+                continue
+            part = refold(part, nodes)
+            halves = _halves(part.box, least_width)
+            if len(progress.store):
+                # An earlier search of this part may have folded it otherwise: bounds of neurons begin anew.
+                rows = progress.store.drain()
+                progress.store.put(
+                    **{name: rows[name] for name in ("bound", "lower", "upper", "open", "weights")}
+                )
+                halves = None
+            if halves is not None and sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
+                parts += [replace(part, box=half) for half in halves]
+                continue
+        outcome = _search(part, clauses, least_width, batch, expired, suspect, progress)
+        if outcome == "sat":
+            return "sat"
+        if outcome == "expired":
+            progress.bound = -float("inf") if progress.undecided or parts else progress.store.least()
+            progress.parts = [each.box for each in (*parts, part)]
+            return "unknown"
+    progress.bound = -float("inf") if progress.undecided else 0.0
+    return "unknown" if progress.undecided else "unsat"
+
+
+def _arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
+    """The bounds of the folded ReLUs' arguments, by the arguments' positions."""
+    return {folded.graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
+
+
+def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
+    """The box (B = 1) cut across its widest side; None where that is too narrow."""
+    width = (box.upper - box.lower) / least_width.clamp(min=torch.finfo(least_width.dtype).tiny)
+    middle, axis = _cuts(box, width, least_width)
+    if axis < 0:
+        return None
+    low, high = box.lower.clone(), box.upper.clone()
+    high[0, axis] = low[0, axis] = middle
+    return Box(box.lower, high), Box(low, box.upper)
+
+
+def _search(
+    folded: Folded,
+    clauses: Clauses,
+    least_width: Tensor,
+    batch: int,
+    expired: Callable[[], bool],
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+) -> str:
+    """Branch and bound on one folded part, from what is open in the store: "done", "sat" or "expired"."""
+    graph, root = folded.graph, folded.box
+    count = len(clauses.constant)
+    # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
+    layout = Layout({p: graph.nodes[p].size for p in graph.bounded})
+    known = _arguments(folded)
+    anything = {p: root.lower.new_full((1, size), float("inf")) for p, size in layout.sizes.items()}
+    store = progress.store
+    rows = store.drain() or {
+        "bound": root.lower.new_full((1,), -float("inf")),
+        "lower": root.lower,
+        "upper": root.upper,
+        "open": torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
+        "weights": clauses.equal_weights(torch.float64).unsqueeze(0),
+    }
+    for side, name in enumerate(("least", "most")):
+        sides = {p: known[p][side] if p in known else (2 * side - 1) * anything[p] for p in layout.sizes}
+        rows.setdefault(name, layout.join(sides, root.lower[:, :0]).expand(len(rows["bound"]), -1))
+    store.put(**rows)
+    while len(store):
+        if expired():
+            return "expired"
+        picked = store.take(max(1, min(batch, PAIRS // count)))
+        box = Box(picked["lower"], picked["upper"])
+        least, most = layout.split(picked["least"]), layout.split(picked["most"])
+        inherited = {
+            p: (least[p].unflatten(1, graph.nodes[p].shape), most[p].unflatten(1, graph.nodes[p].shape))
+            for p in layout.sizes
+        }
+        nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes, known=inherited)
+        bounded = Bounded.of(folded, clauses, nodes, picked["open"], picked["weights"])
+        progress.domains += len(box.lower)
+        still = torch.nonzero(~(bounded.bound > 0)).flatten()
+        if not len(still):
+            continue
+        domain, clause = bounded.domain[still], bounded.clause[still]
+        for x in ((box.lower[domain] + box.upper[domain]) / 2, bounded.minimiser[still]):
+            if clauses.suspicious(x, graph.forward(x), clause, suspect):
+                return "sat"
+        picked["open"].zero_()
+        picked["open"][domain, clause] = True
+        picked["weights"][domain, clause] = bounded.weights[still]
+        picked["bound"].zero_().scatter_reduce_(
+            0, domain, bounded.bound[still].nan_to_num(nan=-float("inf")), "amin"
+        )
+        scores = input_scores(graph, nodes[domain], clauses.specification(clause, torch.float64))
+        score = torch.zeros_like(box.lower).index_add_(0, domain, scores)
+        for name, side in (("least", 0), ("most", 1)):
+            picked[name] = layout.join(
+                {p: nodes.values[p][side].flatten(1) for p in layout.sizes}, box.lower[:, :0]
+            )
+        left = picked["open"].any(1)
+        middle, axis = _cuts(box, score, least_width)
+        progress.undecided = progress.undecided or bool((left & (axis < 0)).any())
+        keep = torch.nonzero(left & (axis >= 0)).flatten()
+        kept = {name: rows[keep] for name, rows in picked.items()}
+        middle, axis = middle[keep].unsqueeze(1), axis[keep].unsqueeze(1)
+        store.put(**{**kept, "upper": kept["upper"].scatter(1, axis, middle)})
+        store.put(**{**kept, "lower": kept["lower"].scatter(1, axis, middle)})
+    return "done"
+
+
+def _cuts(box: Box, score: Tensor, least_width: Tensor) -> tuple[Tensor, Tensor]:
+    """Where, and across which input, to cut boxes by their scores (B, inputs left): (B,) each; -1: it cannot be cut."""
+    width, middles = box.upper - box.lower, (box.lower + box.upper) / 2
+    # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
+    narrow = (width <= least_width) | (middles <= box.lower) | (middles >= box.upper)
+    best, axis = (score + 1e-12 * width).masked_fill(narrow, -1.0).max(1)
+    return middles.gather(1, axis.unsqueeze(1)).squeeze(1), torch.where(best < 0, -1, axis)
