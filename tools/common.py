@@ -16,8 +16,9 @@ import click
 STREAM_HELP = "a path, or '-' for standard output"
 
 
-def _device(_: click.Context, __: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+def device_callback(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Lets devices by name pass, and None."""
+    if value is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", value):
         raise click.BadParameter(f"expected cpu, cuda or cuda:N, found '{value}'")
     return value
 
@@ -45,7 +46,7 @@ device_option = click.option(
     "--device",
     default="cpu",
     show_default=True,
-    callback=_device,
+    callback=device_callback,
     help="Where to compute: cpu, cuda or cuda:N.",
 )
 

@@ -31,7 +31,8 @@ from secateur.formats.errors import InputError
 from secateur.pipeline.prune import prune
 from secateur.pipeline.prune.criteria import CRITERIA, Samples
 from secateur.pipeline.train.evaluate import evaluate
-from secateur.pipeline.train.loop import Settings, train
+from secateur.pipeline.train.loop import train
+from secateur.pipeline.train.settings import Settings
 from secateur.pipeline.train.start import starting_model
 
 RANDOM_SEEDS = 3

@@ -29,7 +29,7 @@ from secateur.pipeline.study.stages import Stages
 from secateur.pipeline.study.summary import DENSE, Summary, summarise
 from secateur.pipeline.train.evaluate import evaluate
 from secateur.pipeline.train.loop import Epoch, train
-from secateur.pipeline.train.loop import Settings as Training
+from secateur.pipeline.train.settings import Settings as Training
 from secateur.pipeline.train.start import starting_model
 
 Progress = Callable[[str], None]
@@ -137,7 +137,7 @@ def _variants(settings: Settings) -> list[_Variant]:
 
 
 def _training(settings: Settings, epochs: int) -> Training:
-    return Training(epochs=epochs, adversarial=settings.epsilon, seed=settings.seed)
+    return Training(epochs=epochs, objective="adversarial", epsilon=settings.epsilon, seed=settings.seed)
 
 
 def _train_dense(folder: Path, stages: Stages, settings: Settings, step: Progress) -> Model:

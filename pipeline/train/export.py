@@ -9,7 +9,7 @@ fresh BatchNorm's scale and variance become one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -63,8 +63,15 @@ _RULES: dict[type[nn.Module], Callable[[nn.Module], _Layer]] = {
 }
 
 
-def export(module: nn.Sequential, input_shape: tuple[int, ...], name: str = "model") -> Model:
+def export(
+    module: nn.Sequential,
+    input_shape: tuple[int, ...],
+    name: str = "model",
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Model:
     """`module` as an ONNX model with input `input` [batch, *input_shape] and output `logits` [batch, outputs].
+
+    With a `normalisation`, mean and standard deviation of each channel, (input − mean) / std comes first.
 
     BatchNorm stays a BatchNormalization node; initializers are named as in the state_dict; the same weights give the
     same bytes.
@@ -75,6 +82,12 @@ def export(module: nn.Sequential, input_shape: tuple[int, ...], name: str = "mod
     nodes: list[onnx.NodeProto] = []
     initializers: list[onnx.TensorProto] = []
     value = "input"
+    if normalisation is not None:
+        for operator, which, numbers in zip(("Sub", "Div"), ("mean", "std"), normalisation, strict=True):
+            shape = [len(numbers), *(1 for _ in input_shape[1:])]
+            initializers.append(numpy_helper.from_array(np.array(numbers, np.float32).reshape(shape), which))
+            nodes.append(helper.make_node(operator, [value, which], [f"input.{which}"], name=which))
+            value = f"input.{which}"
     layers = list(module.named_children())
     for index, (layer_name, layer) in enumerate(layers):
         rule = _RULES.get(type(layer))

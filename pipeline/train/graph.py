@@ -11,8 +11,10 @@ and the deviation of an input normalisation, stay.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -48,6 +50,7 @@ class _Binding:
 class TrainableGraph:
     """An ONNX model whose initializers can be trained.
 
+    `nodes` are those that the torch function was made of, which may differ from the model's in opset and number.
     `parameters` (leaf tensors that require gradients) and `statistics` (running mean and variance of
     BatchNormalization, updated by forward passes in training mode) are keyed by initializer name.
     """
@@ -69,7 +72,9 @@ class TrainableGraph:
         self.input_shape = onnxrt.input_shape(model)[1:]
         self._dtype = torch.float64 if _is_double(inputs[0]) else torch.float32
         prepared = onnxtorch.prepared(model)
+        self.nodes = tuple(prepared.graph.node)
         self._module = onnxtorch.module(prepared)
+        self._host = _Host(self._module)
         arrays = onnx_model.initializers(model.proto)
         trained, statistics = _bindings(prepared, self._module)
         trained = [binding for binding in trained if binding.initializer in arrays]  # none that this wrote
@@ -99,6 +104,22 @@ class TrainableGraph:
         """BatchNormalization uses its running statistics from here on."""
         self._module.eval()
 
+    @contextmanager
+    def statistics_kept(self) -> Iterator[None]:
+        """Within, forward passes move copies of the statistics."""
+        moving = self.statistics
+        self.statistics = {name: tensor.clone() for name, tensor in moving.items()}
+        try:
+            yield
+        finally:
+            self.statistics = moving
+
+    @property
+    def scales(self) -> list[str]:
+        """The initializers that are scales γ of BatchNormalization and are trained, in order."""
+        found = [node.input[1] for node in self.nodes if node.op_type == "BatchNormalization"]
+        return [name for name in dict.fromkeys(found) if name in self.parameters]
+
     def double(self) -> None:
         """Compute in float64 from here on; `parameters` are new tensors."""
         self._module.double()
@@ -108,12 +129,30 @@ class TrainableGraph:
         }
         self.statistics = {name: tensor.double() for name, tensor in self.statistics.items()}
 
+    @property
+    def name(self) -> str:
+        """What messages call the model."""
+        return self._model.name
+
+    @property
+    def training(self) -> bool:
+        """Whether BatchNormalization uses batch statistics."""
+        return self._module.training
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs [N, ...] of inputs `x` [N, *input_shape]."""
-        tensors = self.parameters | self.statistics
-        values = {binding.target: binding.value(tensors[binding.initializer]) for binding in self._bindings}
-        result: torch.Tensor = torch.func.functional_call(self._module, values, (x,))
+        result: torch.Tensor = self.within(lambda module: module(x))
         return result
+
+    def within(self, work: Callable[[nn.Module], Any]) -> Any:
+        """What `work` makes of the torch module, a graph whose submodule `n{i}` is node i of `nodes`, while the trained
+        tensors stand in their places in it."""
+        tensors = self.parameters | self.statistics
+        values = {
+            f"module.{binding.target}": binding.value(tensors[binding.initializer])
+            for binding in self._bindings
+        }
+        return torch.func.functional_call(self._host, values, (work,))
 
     def inputs(self, images: NDArray[np.float32]) -> torch.Tensor:
         """Images [N, ...] as the tensor [N, *input_shape] that the graph takes."""
@@ -178,6 +217,17 @@ class TrainableGraph:
                 f"the torch function differs from the model in onnxruntime by {worst:.3g} (tolerance {_TOLERANCE:g})",
                 where=model.name,
             )
+
+
+class _Host(nn.Module):
+    """Runs whatever is given on the module that it holds: so `functional_call` reaches more than one forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, work: Callable[[nn.Module], Any]) -> Any:
+        return work(self.module)
 
 
 def _is_double(value: onnx.ValueInfoProto) -> bool:

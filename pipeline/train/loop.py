@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from secateur.formats import onnx_model
 from secateur.formats.dataset import Dataset
@@ -18,47 +19,25 @@ from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.mask import Mask, to_bytes
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import compute
+from secateur.pipeline.train import optimisation
+from secateur.pipeline.train.augmentation import augment
+from secateur.pipeline.train.checkpoint import Checkpoint, Saved, of_optimizer, to_optimizer
 from secateur.pipeline.train.evaluate import check_fit
 from secateur.pipeline.train.graph import TrainableGraph
+from secateur.pipeline.train.objectives.batch import Batch
+from secateur.pipeline.train.objectives.table import outcome, regularisers, total
+from secateur.pipeline.train.ramp import Stage, stage
+from secateur.pipeline.train.settings import Settings
 
 _VALIDATION_BATCH = 512
 _SMALL = 100_000  # elements of weights up to which one thread is as fast as several, or far faster on a busy machine
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    `adversarial` is the ℓ∞ radius ε on raw pixels in [0, 1]; 0 trains on the images as they are. One attack step is
-    FGSM from a random start with step 1.25 ε (Wong et al., "Fast is better than free", ICLR 2020), more are PGD
-    with steps of 2.5 ε / steps (Madry et al., ICLR 2018). `learning_rate` None means 3e-3 for Adam, 1e-2 for SGD
-    (momentum 0.9). Schedules: `step` multiplies it by 0.1 after 70 % and 85 % of the epochs, `cosine` lowers it to
-    0 every step. `validation` is the share of the training images held out to choose the best epoch.
-    """
-
-    epochs: int = 20
-    batch_size: int = 64
-    optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: float | None = None
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
-    weight_decay: float = 0.0
-    adversarial: float = 0.0
-    attack_steps: int = 1
-    validation: float = 0.1
-    seed: int = 0
-    device: str = "cpu"
-
-    @property
-    def initial_rate(self) -> float:
-        if self.learning_rate is not None:
-            return self.learning_rate
-        return 3e-3 if self.optimizer == "adam" else 1e-2
-
-
-@dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. Accuracies in [0, 1]; both are under attack when training is adversarial, and
-    `validation` is nan without a validation split."""
+    """What one epoch came to. `accuracy` (of training images, on the way) and `validation` (of held-out ones; nan
+    without any) in [0, 1]: standard, under the training attack, or certified, by the objective; the former at the
+    radius `epsilon` that the epoch ended with, the latter at the full one. `terms`: the regularisers' mean values."""
 
     epoch: int
     epochs: int
@@ -66,16 +45,24 @@ class Epoch:
     accuracy: float
     validation: float
     learning_rate: float
+    epsilon: float
+    terms: Mapping[str, float]
     seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        """As JSON; no held-out images: null."""
+        return asdict(self) | {"validation": None if math.isnan(self.validation) else self.validation}
 
 
 @dataclass(frozen=True)
 class Training:
-    """The trained model, the epochs, and the number of the chosen one (0: none was run)."""
+    """The trained model, the epochs, the number of the chosen one (0: none was run), and the model after the epoch
+    that was asked for as an early one."""
 
     model: Model
     history: tuple[Epoch, ...]
     best_epoch: int
+    early: Model | None = None
 
 
 def train(
@@ -84,144 +71,233 @@ def train(
     settings: Settings | None = None,
     *,
     mask: Mask | None = None,
+    checkpoint: str | None = None,
+    early: int | None = None,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Training:
-    """Train the weights of `model` on the images of `data` (raw pixels, class labels) by cross-entropy.
+    """Train the weights of `model` on the images of `data` (raw pixels, class labels).
 
     The returned model is the same graph with the weights of the epoch that was best on the held-out validation
     images (the later one of equals; the last one without validation images). What `mask` removes is exactly zero
     from the first step to the written file. The same inputs and settings give the same bytes on
     the same machine (with the same number of threads, where the network is large).
 
+    `checkpoint` is a folder for the state after every epoch: called again with the same arguments, training goes on
+    from there, and ends with the same bytes as if it had never stopped; `progress` is told of the epochs before, too.
+    `early` is the number of an epoch whose weights are returned, too, to rewind to (0: before the first).
+
     Raises:
-        InputError: images, labels or mask do not fit the network; no such device.
-        UnsupportedError, CheckFailed: see `TrainableGraph`.
+        InputError: images, labels or mask do not fit the network; settings that contradict each other; no such device;
+            the checkpoint is that of another training.
+        UnsupportedError, CheckFailed: see `TrainableGraph`; an operator without bounds, where the loss needs them.
     """
     settings = settings or Settings()
+    settings.check()
     check_fit(model, data)
+    if early is not None and not 0 <= early <= settings.epochs:
+        raise InputError(f"the early epoch is {early}: expected 0 to {settings.epochs}")
     with (
         compute.threads(1 if _is_small(model) else None),
         compute.deterministic(settings.device, settings.seed),
     ):
-        graph = TrainableGraph(model, settings.device)
-        keep = _masks(graph, mask, model)
-        _hold(graph, keep)
-        generator = torch.Generator().manual_seed(settings.seed)
-        order = torch.randperm(len(data.images), generator=generator)
+        run = _Run(model, data, settings, mask, early)
+        folder = None
+        if checkpoint is not None:
+            made_for = {"model": model.sha256, "early epoch": early, **_provenance(data, settings, mask)}
+            folder = Checkpoint(checkpoint, made_for)
+            saved = folder.load()
+            if saved is not None:
+                run.restore(saved)
+        for epoch in run.history:
+            if progress:
+                progress(epoch)
+        while len(run.history) < settings.epochs:
+            run.epoch()
+            if folder is not None:
+                folder.save(len(run.history), run.saved())
+            if progress:
+                progress(run.history[-1])
+        return run.result(_provenance(data, settings, mask))
+
+
+@dataclass
+class _Run:
+    """One training between two epochs."""
+
+    model: Model
+    data: Dataset
+    settings: Settings
+    mask: Mask | None
+    early: int | None
+    history: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.graph = graph = TrainableGraph(self.model, settings.device)
+        self.keep = _masks(graph, self.mask, self.model)
+        self._hold()
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        order = torch.randperm(len(self.data.images), generator=self.generator)
         held_out = round(settings.validation * len(order))
-        x, y = graph.inputs(data.images), torch.as_tensor(data.labels, device=graph.device)
+        x, y = graph.inputs(self.data.images), torch.as_tensor(self.data.labels, device=graph.device)
+        if (settings.flip or settings.crop) and x.ndim != 4:
+            raise InputError(
+                f"flips and crops are of images [channels, height, width]: the network takes {list(x.shape[1:])}",
+                where=self.model.name,
+            )
         validation, training = (part.to(graph.device) for part in (order[:held_out], order[held_out:]))
         if len(training) == 0:
             raise InputError(
-                "no training images are left", where=data.name, hint="lower the validation share"
+                "no training images are left", where=self.data.name, hint="lower the validation share"
             )
-        optimizer = _optimizer(graph, settings)
-        batches = -(-len(training) // settings.batch_size)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, _schedule(settings, batches))
-        best, best_epoch, best_accuracy = graph.snapshot(), 0, -1.0
-        history: list[Epoch] = []
-        for number in range(1, settings.epochs + 1):
-            started = time.perf_counter()
-            rate = float(scheduler.get_last_lr()[0])
-            loss, accuracy = _epoch(
-                graph, x[training], y[training], keep, optimizer, scheduler, settings, generator
+        self.training, self.validation = (x[training], y[training]), (x[validation], y[validation])
+        self.optimizer = optimisation.optimizer(graph.parameters.values(), settings)
+        self.batches = -(-len(training) // settings.batch_size)
+        self.best, self.best_accuracy = self._weights(), -1.0
+        self.early_weights = self._weights() if self.early == 0 else {}
+
+    def epoch(self) -> None:
+        """One pass over the training images, and a look at the held-out ones."""
+        started, number = time.perf_counter(), len(self.history) + 1
+        x, y = self.training
+        total_loss, right, seen = 0.0, 0, 0
+        terms: dict[str, float] = {}
+        order = torch.randperm(len(x), generator=self.generator).to(x.device)
+        first = (number - 1) * self.batches
+        for step, chosen in enumerate(torch.split(order, self.settings.batch_size), first):
+            if len(chosen) == 1 and seen:
+                continue  # BatchNormalization has no statistics of a single sample
+            loss, correct, values = self._step(x[chosen], y[chosen], step)
+            total_loss += loss * len(chosen)
+            right += correct
+            seen += len(chosen)
+            for name, value in values.items():
+                terms[name] = terms.get(name, 0.0) + value * len(chosen)
+        measured = self._accuracy(number)
+        if not measured < self.best_accuracy:
+            self.best, self.best_epoch, self.best_accuracy = self._weights(), number, measured
+        if number == self.early:
+            self.early_weights = self._weights()
+        self.history.append(
+            Epoch(
+                number,
+                self.settings.epochs,
+                total_loss / seen,
+                right / seen,
+                measured,
+                optimisation.rate(self.settings, first, self.batches),
+                stage(self.settings, first + self.batches - 1, self.batches).epsilon,
+                {name: value / seen for name, value in terms.items()},
+                time.perf_counter() - started,
             )
-            measured = _accuracy(graph, x[validation], y[validation], settings, number)
-            if not measured < best_accuracy:
-                best, best_epoch, best_accuracy = graph.snapshot(), number, measured
-            elapsed = time.perf_counter() - started
-            history.append(Epoch(number, settings.epochs, loss, accuracy, measured, rate, elapsed))
-            if progress:
-                progress(history[-1])
-        for name, kept in keep.items():
-            if best[name][~kept.cpu().numpy()].any():
-                raise CheckFailed(
-                    f"training moved weights of '{name}' that the mask removes", where=model.name
-                )
-        proto = graph.write_back(best).proto
-        onnx_model.add_provenance(proto, "train", _provenance(data, settings, mask), model.sha256)
-        return Training(onnx_model.from_proto(proto, model.name), tuple(history), best_epoch)
+        )
 
-
-def attack_images(
-    graph: TrainableGraph,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    epsilon: float,
-    steps: int,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Images within ε (ℓ∞, raw pixels, clipped to [0, 1]) of `x` that raise the cross-entropy: FGSM or PGD from
-    a random start, see `Settings`. Uses the graph in evaluation mode, so that its statistics do not move."""
-    graph.eval()
-    lower, upper = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
-    noise = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-    moved = lower + noise * (upper - lower)
-    step = 1.25 * epsilon if steps == 1 else 2.5 * epsilon / steps
-    for _ in range(steps):
-        moved.requires_grad_(True)
-        (gradient,) = torch.autograd.grad(cross_entropy(graph(moved).flatten(1), y, reduction="sum"), moved)
-        moved = torch.clamp(moved.detach() + step * gradient.sign(), lower, upper)
-    return moved
-
-
-def _epoch(
-    graph: TrainableGraph,
-    x: torch.Tensor,
-    y: torch.Tensor,
-    keep: dict[str, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    settings: Settings,
-    generator: torch.Generator,
-) -> tuple[float, float]:
-    """One pass over the training images; the mean loss and the accuracy met on the way."""
-    total, correct, seen = 0.0, 0, 0
-    order = torch.randperm(len(x), generator=generator).to(x.device)
-    for chosen in torch.split(order, settings.batch_size):
-        if len(chosen) == 1 and seen:
-            scheduler.step()
-            continue  # BatchNormalization has no statistics of a single sample
-        images, labels = x[chosen], y[chosen]
-        if settings.adversarial:
-            images = attack_images(
-                graph, images, labels, settings.adversarial, settings.attack_steps, generator
-            )
-        graph.train()
-        logits = graph(images).flatten(1)
-        loss = cross_entropy(logits, labels)
+    def _step(self, x: Tensor, y: Tensor, step: int) -> tuple[float, int, dict[str, float]]:
+        settings = self.settings
+        if settings.flip or settings.crop:
+            x = augment(x, self.generator, flip=settings.flip, crop=settings.crop)
+        self.graph.train()
+        batch = Batch(self.graph, x, y, settings, stage(settings, step, self.batches), self.generator)
+        found = outcome(batch)
+        terms = regularisers(batch)
+        loss = total(batch, found, terms)
         if not torch.isfinite(loss):
             raise CheckFailed("training diverged: the loss is not finite (lower the learning rate)")
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        optimizer.step()
-        scheduler.step()
-        _hold(graph, keep)
-        total += float(loss.detach()) * len(chosen)
-        correct += int((logits.argmax(1) == labels).sum())
-        seen += len(chosen)
-    return total / seen, correct / seen
+        optimisation.apply(self.optimizer, settings, optimisation.rate(settings, step, self.batches))
+        self._hold()
+        return float(loss.detach()), int(found.right.sum()), {n: float(v.detach()) for n, v in terms.items()}
 
+    def _accuracy(self, number: int) -> float:
+        """The share of held-out images that are right in the objective's eyes at the full radius; nan without any."""
+        x, y = self.validation
+        if len(x) == 0:
+            return float("nan")
+        settings, right = self.settings, 0
+        generator = torch.Generator().manual_seed(settings.seed + number)
+        final = Stage(settings.epsilon, settings.kappa[1], settings.beta[1])
+        for images, labels in zip(
+            torch.split(x, _VALIDATION_BATCH), torch.split(y, _VALIDATION_BATCH), strict=True
+        ):
+            self.graph.eval()
+            with torch.set_grad_enabled(settings.objective == "adversarial"):
+                batch = Batch(self.graph, images, labels, settings, final, generator)
+                right += int(outcome(batch).right.sum())
+        return right / len(x)
 
-def _accuracy(
-    graph: TrainableGraph, x: torch.Tensor, y: torch.Tensor, settings: Settings, epoch: int
-) -> float:
-    """Accuracy on held-out images, under the training attack where there is one; nan without images."""
-    if len(x) == 0:
-        return float("nan")
-    generator = torch.Generator().manual_seed(settings.seed + epoch)
-    correct = 0
-    for images, labels in zip(
-        torch.split(x, _VALIDATION_BATCH), torch.split(y, _VALIDATION_BATCH), strict=True
-    ):
-        if settings.adversarial:
-            images = attack_images(
-                graph, images, labels, settings.adversarial, settings.attack_steps, generator
-            )
-        graph.eval()
+    def saved(self) -> Saved:
+        """All that the rest of the training depends on."""
+        tensors = {
+            "now": self._weights(),
+            "best": self.best,
+            "early": self.early_weights,
+            "optimizer": of_optimizer(self.optimizer),
+            "random": {"own": self.generator.get_state(), "torch": torch.get_rng_state()},
+        }
+        if self.graph.device.type == "cuda":
+            tensors["random"]["cuda"] = torch.cuda.get_rng_state(self.graph.device)
+        values: dict[str, object] = {
+            "history": [epoch.to_dict() for epoch in self.history],
+            "best_epoch": self.best_epoch,
+            "best_accuracy": None if math.isnan(self.best_accuracy) else self.best_accuracy,
+        }
+        return Saved(tensors, values)
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from there."""
+        tensors, values = saved.tensors, saved.values
         with torch.no_grad():
-            correct += int((graph(images).flatten(1).argmax(1) == labels).sum())
-    return correct / len(x)
+            for name, tensor in tensors["now"].items():
+                (self.graph.parameters | self.graph.statistics)[name].copy_(tensor)
+        self.best, self.early_weights = tensors["best"], tensors.get("early", {})
+        to_optimizer(self.optimizer, tensors.get("optimizer", {}))
+        self.generator.set_state(tensors["random"]["own"])
+        torch.set_rng_state(tensors["random"]["torch"])
+        if self.graph.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random"]["cuda"], self.graph.device)
+        history, best = values["history"], values["best_accuracy"]
+        assert isinstance(history, list) and isinstance(values["best_epoch"], int)
+        nan = float("nan")
+        self.history = [
+            Epoch(**{**one, "validation": nan if one["validation"] is None else one["validation"]})
+            for one in history
+        ]
+        self.best_epoch = values["best_epoch"]
+        self.best_accuracy = float(best) if isinstance(best, float | int) else nan
+
+    def result(self, provenance: Mapping[str, object]) -> Training:
+        """
+        Raises:
+            CheckFailed: the mask was not held, or a written model differs in onnxruntime.
+        """
+        early = self._written(self.early_weights, provenance, self.early) if self.early_weights else None
+        return Training(
+            self._written(self.best, provenance, None), tuple(self.history), self.best_epoch, early
+        )
+
+    def _written(
+        self, weights: Mapping[str, Tensor], provenance: Mapping[str, object], epoch: int | None
+    ) -> Model:
+        values = {name: tensor.cpu().numpy() for name, tensor in weights.items()}
+        for name, kept in self.keep.items():
+            if values[name][~kept.cpu().numpy()].any():
+                raise CheckFailed(
+                    f"training moved weights of '{name}' that the mask removes", where=self.model.name
+                )
+        proto = self.graph.write_back(values).proto
+        arguments = dict(provenance) | ({} if epoch is None else {"epoch": epoch})
+        onnx_model.add_provenance(proto, "train", arguments, self.model.sha256)
+        return onnx_model.from_proto(proto, self.model.name)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: torch.as_tensor(array) for name, array in self.graph.snapshot().items()}
+
+    def _hold(self) -> None:
+        with torch.no_grad():
+            for name, kept in self.keep.items():
+                self.graph.parameters[name].masked_fill_(~kept, 0.0)
 
 
 def _provenance(data: Dataset, settings: Settings, mask: Mask | None) -> dict[str, object]:
@@ -232,33 +308,17 @@ def _provenance(data: Dataset, settings: Settings, mask: Mask | None) -> dict[st
     }
     if mask is not None:
         arguments["mask_sha256"] = hashlib.sha256(to_bytes(mask)).hexdigest()
-    return arguments
-
-
-def _optimizer(graph: TrainableGraph, settings: Settings) -> torch.optim.Optimizer:
-    parameters, rate = list(graph.parameters.values()), settings.initial_rate
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=settings.weight_decay)
+    plain: dict[str, object] = json.loads(json.dumps(arguments))  # tuples as lists, as they will be read
+    return plain
 
 
 def _is_small(model: Model) -> bool:
     return sum(array.size for array in onnx_model.initializers(model.proto).values()) <= _SMALL
 
 
-def _schedule(settings: Settings, batches: int) -> Callable[[int], float]:
-    """The learning rate's factor at each optimiser step."""
-    steps = max(1, settings.epochs * batches)
-    if settings.schedule == "cosine":
-        return lambda step: float(0.5 * (1 + np.cos(np.pi * min(step, steps) / steps)))
-    if settings.schedule == "step":
-        return lambda step: 0.1 ** sum(step // batches >= share * settings.epochs for share in (0.7, 0.85))
-    return lambda step: 1.0
-
-
-def _masks(graph: TrainableGraph, mask: Mask | None, model: Model) -> dict[str, torch.Tensor]:
+def _masks(graph: TrainableGraph, mask: Mask | None, model: Model) -> dict[str, Tensor]:
     """The mask as tensors beside the weights that it covers."""
-    keep: dict[str, torch.Tensor] = {}
+    keep: dict[str, Tensor] = {}
     for name, kept in (mask.tensors if mask else {}).items():
         weight = graph.parameters.get(name)
         if weight is None:
@@ -272,9 +332,3 @@ def _masks(graph: TrainableGraph, mask: Mask | None, model: Model) -> dict[str, 
             )
         keep[name] = torch.as_tensor(np.array(kept), device=graph.device)
     return keep
-
-
-def _hold(graph: TrainableGraph, keep: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        for name, kept in keep.items():
-            graph.parameters[name].masked_fill_(~kept, 0.0)

@@ -16,8 +16,8 @@ from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import compute, onnxgraph, onnxrt
 from secateur.pipeline.prune.criteria.context import Context
+from secateur.pipeline.train.attacks import attack_images
 from secateur.pipeline.train.graph import TrainableGraph
-from secateur.pipeline.train.loop import attack_images
 
 BATCH = 128
 

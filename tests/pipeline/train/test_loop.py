@@ -15,9 +15,11 @@ from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
+from secateur.pipeline.train.attacks import attack_images
 from secateur.pipeline.train.evaluate import evaluate, predictions
 from secateur.pipeline.train.graph import TrainableGraph
-from secateur.pipeline.train.loop import Epoch, Settings, attack_images, train
+from secateur.pipeline.train.loop import Epoch, train
+from secateur.pipeline.train.settings import Settings
 from secateur.pipeline.train.start import starting_model
 
 
@@ -43,8 +45,10 @@ def mask(start: Model) -> Mask:
     "settings",
     [
         Settings(epochs=2, seed=3),
-        Settings(epochs=2, adversarial=0.05),
-        Settings(epochs=1, adversarial=0.05, attack_steps=3, optimizer="sgd", schedule="step"),
+        Settings(epochs=2, objective="adversarial", epsilon=0.05),
+        Settings(
+            epochs=1, objective="adversarial", epsilon=0.05, attack_steps=3, optimizer="sgd", schedule="step"
+        ),
     ],
     ids=["standard", "fgsm", "pgd"],
 )

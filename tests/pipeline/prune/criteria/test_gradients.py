@@ -18,8 +18,8 @@ from secateur.formats.onnx_model import Model, from_proto, initializers, set_ini
 from secateur.pipeline import onnxrt
 from secateur.pipeline.prune import criteria, layers, prune
 from secateur.pipeline.prune.criteria import Context, Samples
+from secateur.pipeline.train.attacks import attack_images
 from secateur.pipeline.train.graph import TrainableGraph
-from secateur.pipeline.train.loop import attack_images
 
 Tensors = dict[str, torch.Tensor]
 Network = Callable[[Tensors, torch.Tensor], torch.Tensor]

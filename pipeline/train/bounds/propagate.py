@@ -1,0 +1,127 @@
+"""Boxes sent forward through a trace (IBP), and linear functions sent back (CROWN)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from secateur.pipeline.train.bounds.rules import Affine, Relu
+from secateur.pipeline.train.bounds.trace import Node, Trace
+
+Intervals = tuple[tuple[Tensor, Tensor], ...]
+"""For every node of a trace its lower and upper bounds, each [N, *shape]."""
+
+_TINY = 1e-12
+
+
+def ball(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Raw pixels x [N, …] ± ε, within [0, 1]."""
+    return (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+
+
+def intervals(trace: Trace, lower: Tensor, upper: Tensor) -> Intervals:
+    """Bounds of all nodes over the boxes [lower, upper], each [N, *input shape]: interval bound propagation in centre
+    and radius (Gowal et al. 2018, 1810.12715, section 3)."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for node in trace.nodes:
+        pairs = [found[source] for source in node.inputs]
+        if node.operation is None:
+            found.append((lower, upper))
+        elif isinstance(node.operation, Affine):
+            centre = node.operation.forward(*((low + high) / 2 for low, high in pairs))
+            radius = node.operation.absolute(*((high - low) / 2 for low, high in pairs))
+            found.append((centre - radius, centre + radius))
+        else:
+            ((low, high),) = pairs
+            found.append((node.operation.forward(low), node.operation.forward(high)))
+    return tuple(found)
+
+
+def interval_rows(trace: Trace, known: Intervals, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds [N, S] of linear functions rows [N, S, outputs] of the outputs, by intervals: the rows are merged with
+    the last affine layers ("elision of the last layer", Gowal et al. 2018, section 3)."""
+    found = _backward(trace, known, rows, relax=False)
+    return found.constant - found.radius, found.constant + found.radius
+
+
+def crown_rows(trace: Trace, known: Intervals, rows: Tensor) -> Tensor:
+    """Lower bounds [N, S] of linear functions rows [N, S, outputs] of the outputs, by linear relaxations backwards
+    (CROWN: Zhang et al. 2018, 1811.00866), the bounds of all pre-activations being `known`.
+
+    With those of IBP this is CROWN-IBP (Zhang et al. 2020, 1906.06316). An unstable ReLU's lower line has slope 1 where
+    u > −l, else 0. Monotone functions but the ReLU count as their intervals.
+    """
+    found = _backward(trace, known, rows, relax=True)
+    return found.constant - found.radius
+
+
+@dataclass
+class _Sum:
+    """What rows come to: a number, and how far it may be off, each [N, S]."""
+
+    constant: Tensor
+    radius: Tensor
+
+
+def _backward(trace: Trace, known: Intervals, rows: Tensor, *, relax: bool) -> _Sum:
+    size, count = rows.shape[:2]
+    total = _Sum(rows.new_zeros(size, count), rows.new_zeros(size, count))
+    pending = {trace.output: rows.reshape(size, count, *trace.nodes[trace.output].value.shape[1:])}
+    for position in range(trace.output, -1, -1):
+        if position not in pending:
+            continue
+        coefficient, node = pending.pop(position), trace.nodes[position]
+        if isinstance(node.operation, Affine):
+            zeros = [torch.zeros_like(trace.nodes[source].value[:1]) for source in node.inputs]
+            total.constant = total.constant + _dot(coefficient, node.operation.forward(*zeros).unsqueeze(1))
+            passed = zip(node.inputs, _transposed(trace, node, coefficient), strict=True)
+        elif relax and isinstance(node.operation, Relu):
+            (source,) = node.inputs
+            down, intercept = _through_relu(coefficient, *known[source])
+            total.constant = total.constant + intercept
+            passed = zip((source,), (down,), strict=True)
+        else:  # the input, or a function that counts as its interval
+            low, high = known[position]
+            total.constant = total.constant + _dot(coefficient, ((low + high) / 2).unsqueeze(1))
+            total.radius = total.radius + _dot(coefficient.abs(), ((high - low) / 2).unsqueeze(1))
+            continue
+        for source, part in passed:
+            pending[source] = pending[source] + part if source in pending else part
+    return total
+
+
+def _through_relu(coefficient: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients [N, S, *shape] of max(0, x) as those of x, and what they add, [N, S], for a lower bound."""
+    unstable = (low < 0) & (high > 0)
+    active = (low >= 0).to(low.dtype)
+    least, most = low.clamp(max=0), high.clamp(min=0)
+    chord = most / (most - least).clamp(min=_TINY)
+    upper = torch.where(unstable, chord, active)
+    lower = torch.where(unstable, (high > -low).to(low.dtype), active)
+    offset = torch.where(unstable, -chord * least, torch.zeros_like(low))
+    positive, negative = coefficient.clamp(min=0), coefficient.clamp(max=0)
+    down = positive * lower.unsqueeze(1) + negative * upper.unsqueeze(1)
+    return down, _dot(negative, offset.unsqueeze(1))
+
+
+def _transposed(trace: Trace, node: Node, coefficient: Tensor) -> list[Tensor]:
+    """Coefficients [N, S, *shape] of an affine node's value as those of its inputs."""
+    assert isinstance(node.operation, Affine)
+    size, count = coefficient.shape[:2]
+    rows = coefficient.flatten(0, 1)
+    shapes = [torch.Size((len(rows), *trace.nodes[source].value.shape[1:])) for source in node.inputs]
+    if node.operation.transposed is not None:
+        (shape,) = shapes
+        parts = [node.operation.transposed(rows, shape)]
+    else:
+        zeros = [rows.new_zeros(shape) for shape in shapes]
+        pull = torch.func.vjp(node.operation.forward, *zeros)[1]
+        parts = list(pull(rows))
+    return [part.reshape(size, count, *shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _dot(first: Tensor, second: Tensor) -> Tensor:
+    """Σ over all axes behind the first two: [N, S]."""
+    return (first * second).flatten(2).sum(2)

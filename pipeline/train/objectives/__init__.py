@@ -1,0 +1,1 @@
+"""What training minimises: one file an objective, one a regulariser; `table` finds them by name."""
