@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 FLOORS := tools pipeline formats
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types format fuzz benchmark clean
+.PHONY: help install demo test test-slow test-peers lint types format fuzz benchmark clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,6 +36,10 @@ test: $(INSTALLED) ## Run the tests (all but the slow ones)
 test-slow: $(INSTALLED) ## Run the slow tests too
 	@echo "==> pytest, the slow tests too"
 	@$(BIN)/python -m pytest -m "slow or not slow"
+
+test-peers: $(INSTALLED) ## Install Marabou and NeuralSAT in environments of their own, run the tests that need them
+	@for peer in marabou neuralsat; do $(BIN)/secateur verifiers doctor $$peer || $(BIN)/secateur verifiers install $$peer || exit; done
+	@$(BIN)/python -m pytest -m peers
 
 lint: $(INSTALLED) ## Check style, format and the import rules between the floors
 	@echo "==> ruff"
