@@ -34,7 +34,8 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Studies": {
         "run": "Verify every instance of an instances.csv; resumes.",
-        "report": "Turn verdict records into one HTML page.",
+        "measure": "Measure models alike: accuracy, certified accuracy, bounds, cost.",
+        "report": "Turn records into one HTML page, tables and figures.",
         "demo": "Train, prune, shrink, attack, verify and report on digits.",
     },
 }

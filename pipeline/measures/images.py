@@ -16,9 +16,9 @@ from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import onnxrt, properties
-from secateur.pipeline.properties import Number, exact
 
 Floats = NDArray[np.float32]
+Number = Fraction | float | int | str
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ def choose(
     Raises:
         InputError: a place outside of the data, an ε or a std that cannot be, other numbers of channels.
     """
-    radius, channels = exact(epsilon), data.images.shape[1]
+    radius, channels = properties.exact(epsilon), data.images.shape[1]
     if radius < 0:
         raise InputError(f"epsilon is {epsilon}: expected 0 or more")
     if not 0 <= start < len(data):
         raise InputError(f"there is no image {start}: expected 0 to {len(data) - 1}", where=data.name)
-    shift, scale = (tuple(exact(number) for number in numbers) for numbers in (mean, std))
+    shift, scale = (tuple(properties.exact(number) for number in numbers) for numbers in (mean, std))
     for numbers, what in ((shift, "mean"), (scale, "std")):
         if len(numbers) not in (0, 1, channels):
             raise InputError(f"{len(numbers)} numbers for {what}: expected 1 or {channels}, one a channel")

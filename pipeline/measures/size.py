@@ -38,6 +38,18 @@ def sizes(model: Model) -> dict[str, int]:
     }
 
 
+def place(model: Model, dense: Model | None) -> dict[str, str | float]:
+    """What can be told of a model's place in a study: its sparsity, and the method "dense" of the dense model itself.
+
+    The sparsity is the share of the prunable weights that are gone: of those of `dense`, where there is one, so that
+    those count that shrinking removed.
+    """
+    kept = sizes(model)["nonzero_weights"]
+    whole = sizes(dense or model)["weights"]
+    found: dict[str, str | float] = {"sparsity": (whole - kept) / whole if whole else 0.0}
+    return found | ({"method": "dense"} if dense is not None and dense.sha256 == model.sha256 else {})
+
+
 def milliseconds(model: Model) -> float:
     """The median time of one image in onnxruntime on one thread, of up to 200 runs in half a second."""
     session = onnxrt.session(model)
