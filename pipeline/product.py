@@ -68,18 +68,26 @@ def declared_as(query: Query, model: Model) -> Query:
         raise InputError("expected one network with one input and one output", where=query.name or model.name)
     vnnlib.fits(query, onnxrt.count_inputs(model), onnxrt.count_outputs(model), query.name)
     [network] = query.networks
-    named = [
-        (*network.input_variables, model.inputs[0]),
-        (*network.output_variables, model.graph.output[0]),
-    ]
+    [x], [y] = network.input_variables, network.output_variables
+    found = declared(model, network.name, x.name, y.name)
+    [[own_x], [own_y]] = found.input_variables, found.output_variables
+    own_x, own_y = replace(own_x, onnx_name=x.onnx_name), replace(own_y, onnx_name=y.onnx_name)
+    return replace(query, networks=(replace(network, input_variables=(own_x,), output_variables=(own_y,)),))
+
+
+def declared(model: Model, name: str, x: str, y: str) -> Network:
+    """The declaration of a model with one input, called `x`, and one output `y`: their shapes and types."""
     sides = []
-    for variable, value in named:
+    for called, value, size in (
+        (x, model.inputs[0], onnxrt.count_inputs(model)),
+        (y, model.graph.output[0], onnxrt.count_outputs(model)),
+    ):
         shape = tuple(_shape(value))
         kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
         dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
-        fits = prod(shape) == variable.size  # an output may leave a length open
-        sides.append((replace(variable, shape=shape if fits else (1, variable.size), dtype=dtype),))
-    return replace(query, networks=(replace(network, input_variables=sides[0], output_variables=sides[1]),))
+        fits = prod(shape) == size  # an output may leave a length open
+        sides.append((Variable(called, shape if fits else (1, size), dtype),))
+    return Network(name, sides[0], sides[1])
 
 
 def models_of(query: Query, given: Mapping[str, Model], where: str) -> list[Model]:

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import click
 
-from secateur.tools.common import (
-    data_option,
-    model_argument,
-    output_option,
-    property_argument,
-    say,
-    split_option,
-)
-
-
-def _numbers(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",")) if value else ()
+from secateur.tools.common import output_option, property_argument, say
+from secateur.tools.property_kinds import KINDS
 
 
 @click.group("property")
@@ -23,97 +13,8 @@ def command() -> None:
     """Write properties (VNN-LIB) of a model from data; convert between dialects; join several networks."""
 
 
-@command.command(
-    epilog="""\b
-Examples:
-  secateur property robust net.onnx --count 10 --epsilon 0.02 -o digits_eps0.02
-  secateur property robust net.onnx --data mnist.npz --index 3 --index 7 --epsilon 2/255 --targeted -o props
-  secateur property robust cifar.onnx --data cifar10.npz --count 20 --epsilon 1/255 \\
-    --mean 0.4914,0.4822,0.4465 --std 0.2023,0.1994,0.2010 --timeout 300 -o cifar
-  secateur run digits_eps0.02/instances.csv --results digits.jsonl"""
-)
-@model_argument
-@data_option
-@split_option
-@click.option(
-    "--index",
-    "indices",
-    type=click.IntRange(min=0),
-    multiple=True,
-    metavar="I",
-    help="This image; repeatable.",
-)
-@click.option("--count", type=click.IntRange(min=1), metavar="N", help="The first N images instead.")
-@click.option(
-    "--start",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="I",
-    help="Where --count begins.",
-)
-@click.option(
-    "--epsilon", required=True, metavar="E", help="Radius on raw pixels in [0, 1], such as 0.02 or 2/255."
-)
-@click.option("--targeted", is_flag=True, help="One property for each other class, not one for all of them.")
-@click.option("--all-images", is_flag=True, help="Also images that the model gets wrong.")
-@click.option(
-    "--mean",
-    callback=_numbers,
-    metavar="M[,M…]",
-    help="Mean a channel, when the model wants normalised pixels.",
-)
-@click.option("--std", callback=_numbers, metavar="S[,S…]", help="Standard deviation a channel, likewise.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="What instances.csv grants each property.",
-)
-@click.option("-o", "--output", required=True, metavar="DIR", help="The folder to write.")
-def robust(
-    model: str,
-    data: str,
-    split: str,
-    indices: tuple[int, ...],
-    count: int | None,
-    start: int,
-    epsilon: str,
-    targeted: bool,
-    all_images: bool,
-    mean: tuple[str, ...],
-    std: tuple[str, ...],
-    timeout: float,
-    output: str,
-) -> None:
-    """Robustness of MODEL around images: no input within epsilon (L∞) of an image changes its class.
-
-    Writes DIR/vnnlib/*.vnnlib, DIR/instances.csv and a copy of the model in DIR/onnx, ready for 'secateur run'.
-    Images that the model gets wrong are left out. Boxes are clipped to [0, 1] and rounded outward to float32.
-    """
-    if (count is None) == (not indices):
-        raise click.UsageError("give either --index or --count")
-    from secateur.formats import dataset, onnx_model
-    from secateur.pipeline import properties
-
-    network = onnx_model.read(model)
-    images = dataset.load(data, split)
-    found = properties.robust(
-        network,
-        images,
-        indices or range(start, min(start + (count or 0), len(images))),
-        epsilon,
-        targeted=targeted,
-        only_correct=not all_images,
-        mean=mean,
-        std=std,
-    )
-    if found.misclassified:
-        say(f"left out, misclassified: image {', '.join(map(str, found.misclassified))}")
-    listing = properties.write(network, found.properties, output, timeout=timeout)
-    say(f"{len(found.properties)} properties of {found.images - len(found.misclassified)} images: {listing}")
+for _kind in KINDS:
+    command.add_command(_kind)
 
 
 @command.command(

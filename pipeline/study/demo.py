@@ -22,7 +22,7 @@ from secateur.formats.onnx_model import Model
 from secateur.pipeline import campaign, compute, properties, prune, verify
 from secateur.pipeline.convert import conversion
 from secateur.pipeline.convert.sources import Source
-from secateur.pipeline.properties import Robustness
+from secateur.pipeline.properties import PropertySet
 from secateur.pipeline.questions import How
 from secateur.pipeline.study.report import report
 from secateur.pipeline.study.stages import Stages
@@ -192,7 +192,7 @@ def _prune(
     return onnx_model.read(str(folder / path))
 
 
-def _write_properties(folder: Path, settings: Settings, models: dict[str, Model]) -> dict[str, Robustness]:
+def _write_properties(folder: Path, settings: Settings, models: dict[str, Model]) -> dict[str, PropertySet]:
     """One property a test image (the same for all models), and an instance for each model that is right about it."""
     data = dataset.load(dataset.DIGITS, "test")
     chosen = range(min(settings.images, len(data)))
@@ -213,7 +213,7 @@ def _measure(
     stages: Stages,
     settings: Settings,
     models: dict[str, Model],
-    asked: dict[str, Robustness],
+    asked: dict[str, PropertySet],
     step: Progress,
 ) -> None:
     """Accuracy on all test images, and on the chosen ones under attack."""

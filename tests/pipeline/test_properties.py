@@ -94,7 +94,7 @@ def test_correctness_is_judged_on_normalised_inputs() -> None:
 
 def test_the_folder_stands_alone(tmp_path: Path) -> None:
     found = properties.robust(NET, images(), range(4), "2/255", targeted=True)
-    listing = properties.write(NET, found.properties, str(tmp_path / "new" / "folder"), timeout=30)
+    [listing] = properties.write(found.properties, str(tmp_path / "new" / "folder"), timeout=30)
     listed = instances.read(listing)
     assert len(listed) == 6 and {one.timeout for one in listed} == {30}
     for instance, one in zip(listed, found.properties, strict=True):
@@ -104,7 +104,7 @@ def test_the_folder_stands_alone(tmp_path: Path) -> None:
         assert query.formula == one.query.formula and query.sha256 == one.query.sha256
         assert str(tmp_path) not in one.text
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-    properties.write(NET, found.properties, str(tmp_path / "new" / "folder"), timeout=30)
+    properties.write(found.properties, str(tmp_path / "new" / "folder"), timeout=30)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
 
 
@@ -134,7 +134,7 @@ def test_misfits(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the network has 1 output"):
         properties.robust(one_output, data, [1], 0.1)
     with pytest.raises(InputError, match="no image was left"):
-        properties.write(NET, properties.robust(NET, images(), [0], 0.1).properties, str(tmp_path))
+        properties.write(properties.robust(NET, images(), [0], 0.1).properties, str(tmp_path))
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be written"):
-        properties.write(NET, properties.robust(NET, images(), [1], 0.1).properties, str(tmp_path / "file"))
+        properties.write(properties.robust(NET, images(), [1], 0.1).properties, str(tmp_path / "file"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import Result
 
@@ -85,4 +87,75 @@ def test_refusals_leave_nothing_behind(
 ) -> None:
     result = invoke("property", "robust", net, *arguments, "-o", tmp_path / "out")
     assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+KINDS = {
+    "robust": "robust {0} --index 5 --epsilon-map {map}",
+    "patch": "patch {0} --index 5 --size 2 --at 3,3",
+    "brightness": "brightness {0} --index 5 --shift 0.01 --epsilon 1/255",
+    "range": "range {0} --box 0,1 --upper 1000 --output-number 3",
+    "monotone": "monotone {0} --box {box} --input 20 --output-number 3 --tolerance 100",
+    "fair": "fair {0} --index 5 --epsilon 0.001 --input 2 --within 100",
+    "twins": "twins {0} {1} --index 5 --epsilon 0.001 --right 100",
+    "equivalent": "equivalent {0} {1} --box 0,1 --same-class 0.1",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_in_both_dialects(invoke: Invoke, net: str, tmp_path: Path, kind: str) -> None:
+    """Written twice: the same bytes; and 'secateur run' takes both folders."""
+    onnx_model.write(mlp([64, 16, 10], seed=5), str(tmp_path / "other.onnx"))
+    np.save(tmp_path / "map.npy", np.full((8, 8), 0.001, np.float32))
+    np.savez(tmp_path / "box.npz", lower=np.zeros(64), upper=np.ones(64))
+    files = {"map": tmp_path / "map.npy", "box": tmp_path / "box.npz"}
+    words = KINDS[kind].format(net, tmp_path / "other.onnx", **files).split()
+    written = []
+    for name in ("a", "b"):
+        options = ["--format", "both", "--gzip", "--timeout", 20, "-o", tmp_path / name]
+        images = ["--all-images"] if "--index" in words else []
+        result = invoke("property", *words, *images, *options)
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.startswith("1 properties") and result.stdout == ""
+        written.append(
+            {
+                p.relative_to(tmp_path / name): p.read_bytes()
+                for p in (tmp_path / name).rglob("*.*")
+                if p.is_file()
+            }
+        )
+    assert written[0] == written[1]
+    said = []
+    for dialect in ("1.0", "2.0"):
+        listing = tmp_path / "a" / dialect / "instances.csv"
+        done = invoke("run", listing, "--results", tmp_path / f"{dialect}.jsonl")
+        assert done.exit_code == 0, done.stderr
+        said.append(json.loads((tmp_path / f"{dialect}.jsonl").read_text())["verdict"])
+    assert said[0] == said[1] and said[0] in ("sat", "unsat")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("range {0} --upper 1", "give --epsilon (or --epsilon-map, or --box instead of images)"),
+        ("range {0} --upper 1 --box 0,1 --index 3", "give either --box or images with --epsilon"),
+        ("range {0} --upper 1 --box 1,0", "input 0 would lie between 1 and 0: an empty box"),
+        ("range {0} --upper 1 --box nowhere.npz", "nowhere.npz: no such file"),
+        ("range {0} --upper 1 --box {0}", "not an .npy or .npz file"),
+        ("robust {0} --index 1", "give either --epsilon or --epsilon-map"),
+        ("robust {0} --index 1 --epsilon 1 --epsilon-map x", "give either --epsilon or --epsilon-map"),
+        ("patch {0} --index 1 --size 2 --at 3", "--at '3': expected such as 3,4 (row, column)"),
+        (
+            "patch {0} --index 1 --size 2 --at 7,7",
+            "a patch of 2 × 2 at 7,7 does not lie in an image of 8 × 8",
+        ),
+        ("fair {0} --box 0,1 --input 64", "there is no input 64: expected 0 to 63"),
+        ("equivalent {0} {0} --box 0,1 --within 1 --same-class 1", "give one of --right, --within and"),
+    ],
+)
+def test_refusals_of_the_kinds(invoke: Invoke, net: str, tmp_path: Path, words: str, message: str) -> None:
+    result = invoke("property", *words.format(net).split(), "-o", tmp_path / "out")
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1, (
+        result.stderr
+    )
     assert not (tmp_path / "out").exists()
