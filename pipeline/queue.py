@@ -253,7 +253,7 @@ def _go_on(engine: Engine, work: Work, state: str | None, seed: int) -> None:
         if Path(state).exists():
             with spent("read", work):
                 made_for = checkpoint.fingerprint(engine.model.sha256, work.query.sha256, seed)
-                checkpoint.load(state, work, made_for, engine.shaped(work.problems.boxes), engine.store_limit)
+                checkpoint.load(state, work, made_for, engine.shaped(work.problems.boxes), engine.budget.half)
 
 
 def _answered(engine: Engine, work: Work, state: str | None, seed: int) -> Answer | Failure:

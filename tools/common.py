@@ -67,7 +67,9 @@ memory_option = click.option(
     "--memory",
     metavar="SIZE",
     callback=_bytes,
-    help="Memory that the search may hold, such as 500M or 2G; when it is full the search goes depth-first"
+    help="Memory that the search may hold, such as 500M or 2G: batches shrink with it, and when it is full the search "
+    "goes depth-first. Not counted: the program and its libraries (300M to 600M), the network as folded for one "
+    "input region, replays."
     "  [default: 60 % of what is free on --device]",
 )
 timeout_option = click.option(

@@ -23,6 +23,7 @@ from secateur.pipeline.verify.bounding.specification import SubProblems, check_f
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
 from secateur.pipeline.verify.graph.lowering import lower, lower_to_logits
 from secateur.pipeline.verify.graph.operations import Convolution, Deconvolution
+from secateur.pipeline.verify.memory import Budget, scaled
 from secateur.pipeline.verify.pgd import Effort, attack, inner_box, inside
 from secateur.pipeline.verify.region.embed import embed
 from secateur.pipeline.verify.region.fold import fold, fold_and_bound, free_inputs
@@ -74,14 +75,11 @@ SEARCH_SHARE = 0.3
 WORTH_BEGINNING_ANEW = 0.99
 """The search begins anew on refined bounds where unstable neurons' intervals shrank to this, in sum."""
 
-STORE_SHARE = 0.5
-"""The part of the memory that open domains may take; the rest is for what the batches need."""
-
 
 class Engine:
     """One network, ready for queries: lowered once, its fast copy and its onnxruntime session kept.
 
-    `memory`: about how many bytes a search may hold (None: as many as there are).
+    `memory`: about how many bytes a search may hold (None: as many as there are); see `memory.Budget`.
     """
 
     def __init__(
@@ -96,20 +94,15 @@ class Engine:
         started = time.perf_counter()
         self.model = model
         self.device = torch.device(device)
-        self.memory = memory
         self.graph: BoundGraph = (graph or lower(model)).to(torch.float64, device)
         self.fast = self.graph.to(torch.float32, device)
         # Convolutions are bounded where they are folded, each instance for itself (see `fold.fold_and_bound`).
         self.convolutional = any(
             isinstance(n.operation, Convolution | Deconvolution) for n in self.graph.nodes
         )
+        self.budget = Budget(memory, self.graph.bytes + self.fast.bytes)
         self.replay = replay or Replay(model)
         self.build_seconds = time.perf_counter() - started
-
-    @property
-    def store_limit(self) -> int | None:
-        """How many bytes the open domains of a search may take."""
-        return None if self.memory is None else int(STORE_SHARE * self.memory)
 
     def verify(self, queries: Sequence[Query], *, timeout: float, seed: int = 0) -> Iterator[Result]:
         """Decide queries, in order; each may use `timeout` seconds.
@@ -143,7 +136,7 @@ class Engine:
         graph = lower_to_logits(self.model)
         if graph is None:
             return None
-        return Engine(self.model, str(self.device), self.memory, graph=graph, replay=self.replay)
+        return Engine(self.model, str(self.device), self.budget.memory, graph=graph, replay=self.replay)
 
     def engine_for(self, query: Query) -> Engine:
         """This engine, or `logits`."""
@@ -155,7 +148,8 @@ class Engine:
         works = [work for work in still_open(works) if work.left is None]
         engines = [self.engine_for(work.query) for work in works]
         for engine in {id(engine): engine for engine in engines}.values():
-            engine._begin([work for work, own in zip(works, engines, strict=True) if own is engine], seed)
+            with engine.budget.kept():
+                engine._begin([work for work, own in zip(works, engines, strict=True) if own is engine], seed)
 
     def _begin(self, works: list[Work], seed: int) -> None:
         seconds = sum(work.timeout - work.seconds for work in works)
@@ -168,7 +162,9 @@ class Engine:
 
     def finish(self, work: Work, seed: int) -> None:
         """Search what `begin` has left open, until it is decided or its time is over."""
-        self.engine_for(work.query)._finish(work, seed)
+        engine = self.engine_for(work.query)
+        with engine.budget.kept():
+            engine._finish(work, seed)
 
     def _finish(self, work: Work, seed: int) -> None:
         deadline = Deadline(work.timeout - work.seconds, work.stop)
@@ -226,7 +222,7 @@ class Engine:
         numbers = sum(node.size for node in self.graph.nodes) * problems.constant.shape[1]
         results = [
             clause_bounds(self.graph, self.fast, part, nodes[part.region.to(self.device)], schedule)
-            for indices in torch.arange(len(problems)).split(max(1, CHUNK_NUMBERS // numbers))
+            for indices in torch.arange(len(problems)).split(max(1, scaled(CHUNK_NUMBERS) // numbers))
             for part in (problems[indices],)
         ]
         return torch.cat([bounds for bounds, _ in results]), torch.cat([x for _, x in results])
@@ -258,7 +254,7 @@ class Engine:
         if region == 0:
             work.layers = layer_stability(self.graph, root.nodes)
         if work.left is None:
-            work.left = Left(region, root.nodes, Progress(store=Store(self.store_limit)))
+            work.left = Left(region, root.nodes, Progress(store=Store(self.budget.half)))
             if not (few or self.convolutional):
                 strategy.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
@@ -304,7 +300,7 @@ class Engine:
             return root
         if region == 0:
             work.layers = layer_stability(self.graph, nodes)
-        work.left = Left(region, nodes, Progress(store=Store(self.store_limit)), effort)
+        work.left = Left(region, nodes, Progress(store=Store(self.budget.half)), effort)
         return strategy.Root(nodes, folded, None, few=False)
 
     def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:

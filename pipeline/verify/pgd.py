@@ -17,6 +17,7 @@ from secateur.formats.query import Query
 from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.specification import SubProblems
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.replay import Replay, Witness
 
 CANDIDATES = 4
@@ -85,7 +86,7 @@ def attack(
     generators = [torch.Generator().manual_seed(seed) for _ in queries]
     found: dict[int, Witness] = {}
     numbers = effort.restarts * sum(node.size for node in graph.nodes)
-    chunk = max(1, effort.numbers // numbers)
+    chunk = max(1, scaled(effort.numbers) // numbers)
     for first in range(0, len(problems), chunk):
         part = problems[torch.arange(first, min(first + chunk, len(problems)))]
         open_ = torch.tensor([int(owner) not in found for owner in part.owner])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from math import prod
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class Store:
     @property
     def most(self) -> int:
         """How many rows the limit has room for."""
-        row = sum(array[:1].numel() * array.element_size() for array in self._arrays.values())
+        row = sum(prod(array.shape[1:]) * array.element_size() for array in self._arrays.values())
         return sys.maxsize if self.limit is None or not row else max(1, self.limit // row)
 
     @property

@@ -19,6 +19,7 @@ from secateur.pipeline.verify.bounding.relaxation import Relaxations, Schedule
 from secateur.pipeline.verify.bounding.smooth import interval, relax
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, affine_interval, gamma
 from secateur.pipeline.verify.graph.operations import Affine, Dense, Relu
+from secateur.pipeline.verify.memory import scaled
 
 CHUNK_NUMBERS = 2_000_000
 """How many numbers one chunk of specification rows may hold a layer: bounds the memory of wide layers. Twice as many
@@ -228,7 +229,7 @@ def tighten(
     if dearest is not None and 2 * most * sum(sizes) > dearest:
         return interval
     widest = max(sizes)
-    chunk = max(1, CHUNK_NUMBERS // (2 * batch * widest))
+    chunk = max(1, scaled(CHUNK_NUMBERS) // (2 * batch * widest))
     for first in range(0, most, chunk):
         if expired():
             break

@@ -97,6 +97,12 @@ class BoundGraph:
         """The node whose value the ReLU at `relu` is applied to."""
         return self.nodes[relu].inputs[0]
 
+    @property
+    def bytes(self) -> int:
+        """What its numbers take."""
+        fields = (value for node in self.nodes for value in vars(node.operation).values())
+        return sum(_bytes(value) for value in fields if isinstance(value, Tensor))
+
     def to(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> BoundGraph:
         """The same graph with its numbers of another type, on another device."""
         target = torch.device(device)
@@ -124,6 +130,12 @@ class BoundGraph:
         """The outputs (N, *output shape) at x (N, *input shape)."""
         *_, (_, value) = self.values(x)
         return value
+
+
+def _bytes(tensor: Tensor) -> int:
+    if tensor.layout == torch.strided:
+        return tensor.numel() * tensor.element_size()
+    return sum(_bytes(part) for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values()))
 
 
 FLOOR, SMALL = 1e-300, 1e-280

@@ -25,6 +25,7 @@ from secateur.pipeline.verify.bounding.relaxation import Relaxations, ReluRelaxa
 from secateur.pipeline.verify.bounding.root import CHUNK_NUMBERS, Ascent, NodeBounds, tighten
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node, affine_interval, unit
 from secateur.pipeline.verify.graph.operations import Affine, Dense, Input, Relu, Sparse, Sum
+from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.region.refine import Allowance, Refinement
 
 SPARSE_FROM, SPARSE_SHARE = 100_000, 0.05
@@ -315,7 +316,7 @@ def _matrices(
     of zero width are included with their values.
     """
     size = graph.nodes[target].size
-    chunk = max(1, CHUNK_NUMBERS // max(node.size for node in graph.nodes))
+    chunk = max(1, scaled(CHUNK_NUMBERS) // max(node.size for node in graph.nodes))
     pieces: list[tuple[dict[int, Tensor], Tensor]] = []
     for first in range(0, len(wanted), chunk):
         rows = wanted[first : first + chunk]

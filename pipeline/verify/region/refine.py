@@ -28,6 +28,7 @@ from secateur.pipeline.verify.bounding.relaxation import Relaxations, ReluRelaxa
 from secateur.pipeline.verify.bounding.root import Rows, signed_rows
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
 from secateur.pipeline.verify.graph.operations import Dense, Sparse
+from secateur.pipeline.verify.memory import for_domains, scaled
 from secateur.pipeline.verify.region.unit_box import UnitBox, on_unit_box
 from secateur.pipeline.verify.store import Store
 
@@ -93,7 +94,7 @@ class Refinement:
         self.least = low.new_full((count,), float("inf"))
         self.reached = torch.full((count,), float("inf"), dtype=self.dtype, device=self.device)
         self.lacked = torch.ones_like(self.reached)
-        self.store = Store()
+        self.store = Store(for_domains())
         self.spent = 0.0
 
     def run(self, allowed: float, expired: Callable[[], bool]) -> tuple[Tensor, Tensor]:
@@ -103,9 +104,10 @@ class Refinement:
             return self.low, self.high
         row = torch.arange(count, device=self.device)
         signs = torch.zeros(count, self.layout.total, dtype=torch.int8, device=self.device)
-        self._bound(row, signs, None, FIRST)
+        for part in row.split(scaled(BATCH)):
+            self._bound(part, signs[part], None, FIRST)
         while len(self.store) and self.spent < allowed and not expired():
-            picked = self.store.take(BATCH // 2)
+            picked = self.store.take(max(1, scaled(BATCH) // 2))
             children = {name: values.repeat_interleave(2, 0) for name, values in picked.items()}
             neuron = children["neuron"].unsqueeze(1)
             side = torch.tensor([[1], [-1]], dtype=torch.int8, device=self.device).repeat(len(neuron) // 2, 1)
@@ -113,7 +115,7 @@ class Refinement:
             self._bound(children["row"], signs, children["multipliers"].scatter_(1, neuron, 0.0), AFTER_SPLIT)
         if expired():
             return self.low, self.high
-        for rest in self.store.batches(BATCH):
+        for rest in self.store.batches(scaled(BATCH)):
             self._certify(rest["row"], rest["signs"], rest["multipliers"])
         lower, upper = self.least.split(count // 2)
         low, high = self.low.clone(), self.high.clone()
@@ -141,7 +143,7 @@ class Refinement:
         self._reach(row, Specification(rows, None, constant), result.minimiser.squeeze(1))
         bound = result.bound.squeeze(1)
         if warm is None:
-            self.lacked = (self.reached - bound).clamp(min=1e-6)
+            self.lacked[row] = (self.reached[row] - bound).clamp(min=1e-6)
         lack = (bound - self.reached[row]) / self.lacked[row]
         costs = split_costs(layout, relaxations, result.tape.coefficient)
         multipliers = layout.join(result.multipliers).squeeze(1)

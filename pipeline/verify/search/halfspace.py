@@ -22,6 +22,7 @@ from torch import Tensor
 
 from secateur.pipeline.verify.bounding.crown import Linear, backward
 from secateur.pipeline.verify.graph.bound_graph import gamma
+from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.search.problem import Problem
 
 STEPS = 4
@@ -57,7 +58,7 @@ class Tightening:
     def bounds(self, linear: Linear) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds (B, U) of arguments where linear bounds (B, 1, n) of clauses are not positive."""
         rows, inputs = self._coefficient.shape
-        chunk = max(1, CHUNK_NUMBERS // (rows * inputs))
+        chunk = max(1, scaled(CHUNK_NUMBERS) // (rows * inputs))
         a, c = linear.coefficient.squeeze(1), linear.constant.squeeze(1)
         pieces = [self._least(*pair) for pair in zip(a.split(chunk), c.split(chunk), strict=True)]
         lower, upper = torch.cat(pieces).chunk(2, 1)

@@ -23,6 +23,7 @@ from secateur.pipeline.verify.bounding.optimise import optimise
 from secateur.pipeline.verify.bounding.relaxation import Schedule
 from secateur.pipeline.verify.bounding.root import NodeBounds, bound_nodes
 from secateur.pipeline.verify.bounding.sensitivity import input_scores
+from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.region.fold import Folded, refold
 from secateur.pipeline.verify.search.problem import Clauses, Progress, certified
 
@@ -185,7 +186,7 @@ def _search(
     while len(store):
         if expired():
             return "expired"
-        picked = store.take(max(1, min(batch, PAIRS // count)))
+        picked = store.take(max(1, min(batch, scaled(PAIRS) // count)))
         box = Box(picked["lower"], picked["upper"])
         least, most = layout.split(picked["least"]), layout.split(picked["most"])
         inherited = {

@@ -13,6 +13,7 @@ from secateur.pipeline.verify.bounding.relaxation import Schedule
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.bounding.specification import SubProblems
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, gamma
+from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.fold import Folded
@@ -109,7 +110,7 @@ def _solve(
         outcome = search.run(
             first=FIRST_SCHEDULE,
             schedule=SPLIT_SCHEDULE,
-            batch=max(2, min(1024, CUT_NUMBERS // len(search.arguments.lower))),
+            batch=max(2, min(1024, scaled(CUT_NUMBERS) // len(search.arguments.lower))),
             expired=limit.passed,
             suspect=suspect,
             progress=trial,
@@ -122,7 +123,7 @@ def _solve(
         return input_split.solve(
             folded,
             clauses,
-            batch=max(1, min(INPUT_BATCH, INPUT_NUMBERS // numbers)),
+            batch=max(1, min(INPUT_BATCH, scaled(INPUT_NUMBERS) // numbers)),
             expired=deadline.passed,
             suspect=suspect,
             progress=progress,
@@ -143,7 +144,7 @@ def _split_neurons(
         problem,
         first=FIRST_SCHEDULE,
         schedule=NEURON_SCHEDULE,
-        batch=max(16, min(4096, SPLIT_NUMBERS // max(1, problem.layout.total))),
+        batch=max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, problem.layout.total))),
         suspect=suspect,
         progress=progress,
     )

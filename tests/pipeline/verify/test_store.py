@@ -70,6 +70,12 @@ def test_a_limit_is_kept_while_domains_are_split(rows: int, batch: int, seed: in
     assert largest <= max(rows, 0.75 * rows + 2) + 7
 
 
+def test_room_is_not_taken_beyond_the_limit() -> None:
+    store = Store(limit=16_000)
+    store.put(bound=torch.zeros(2), row=torch.zeros(2, 31))
+    assert store.bytes <= 16_000
+
+
 def test_drained_rows_are_all_there_and_leave_room_for_others() -> None:
     store = Store()
     store.put(bound=torch.tensor([0.0, -1.0]), row=torch.arange(2))
