@@ -19,8 +19,8 @@ The packages, in the order in which a query meets them:
   which `checkpoint` keeps on disk.
 
 Beside them: `engine`, the ladder of all these; `pgd`: attack; `replay`: what makes a point a witness; `store`: domains
-in bounded memory; `milp` (with `lp`): the exact reference; `auto_lirpa`: bounds of that library; `api` and `results`:
-what callers see.
+in bounded memory; `memory`: how much these and the batches may take; `milp` (with `lp`): the exact reference;
+`auto_lirpa`: bounds of that library; `api` and `results`: what callers see.
 """
 
 from __future__ import annotations
