@@ -7,21 +7,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from secateur.formats import onnx_parts, onnx_sparse, streams
-from secateur.formats.errors import InputError, UnsupportedError
+from secateur.formats import onnx_external, onnx_parts, onnx_sparse, streams
+from secateur.formats.errors import InputError
 
 PROVENANCE_KEY = "secateur.provenance"
 
 
 @dataclass(frozen=True)
 class Model:
-    """An ONNX model as read: its proto, the SHA-256 of its (uncompressed) bytes, and a name for messages."""
+    """An ONNX model as read: its proto, the SHA-256 of its (uncompressed) bytes, those in other files included, and a
+    name for messages."""
 
     proto: onnx.ModelProto
     sha256: str
@@ -39,33 +41,27 @@ class Model:
 
 
 def read(source: str) -> Model:
-    """Read and check the model at `source` (path or `-`; gzip understood). Sparse initializers are made dense.
+    """Read and check the model at `source` (path or `-`; gzip understood). Sparse initializers are made dense, data in
+    files beside it (never beside a stream) are read.
 
     Raises:
-        InputError: missing, truncated or invalid ONNX; NaN or infinite weights.
-        UnsupportedError: initializers that lie in other files.
+        InputError: missing, truncated or invalid ONNX; NaN or infinite weights; data that are not where it says.
     """
-    return from_bytes(streams.read_bytes(source), streams.display_name(source))
+    return from_bytes(streams.read_bytes(source), streams.display_name(source), streams.folder(source))
 
 
-def from_bytes(data: bytes, name: str) -> Model:
-    """As `read`, of bytes in memory."""
+def from_bytes(data: bytes, name: str, folder: Path | None = None) -> Model:
+    """As `read`, of bytes in memory that come from `folder`."""
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except Exception as error:
         raise InputError(f"not an ONNX model: {error}", where=name, hint="export or copy it again") from None
-    sha256 = hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256(data)
     del data  # unless the caller holds it, the rest needs its memory
     if not proto.graph.node and not proto.graph.output:
         raise InputError("not an ONNX model: it has no graph", where=name, hint="export or copy it again")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise UnsupportedError(
-                f"initializer '{tensor.name}' lies in another file",
-                where=name,
-                hint="save it with all data inside",
-            )
+    onnx_external.load(proto, folder, name, digest.update)
     try:
         onnx_parts.check(proto)
     except Exception as error:
@@ -82,7 +78,7 @@ def from_bytes(data: bytes, name: str) -> Model:
                     where=name,
                     hint="train or export it again",
                 )
-    return Model(proto, sha256, name)
+    return Model(proto, digest.hexdigest(), name)
 
 
 def _array(tensor: onnx.TensorProto, where: str) -> NDArray[np.generic]:
@@ -108,9 +104,13 @@ def to_bytes(proto: onnx.ModelProto) -> bytes:
 
 
 def write(model: Model | onnx.ModelProto, destination: str) -> None:
-    """Check and write a model to a path (atomically; `.gz` compresses) or to standard output (`-`)."""
+    """Check and write a model to a path (atomically; `.gz` compresses) or to standard output (`-`). One that is too
+    large for one file gets a second one for its weights (see `onnx_external.write`)."""
     proto = model.proto if isinstance(model, Model) else model
     onnx_parts.check(proto)
+    if onnx_external.needed(proto):
+        onnx_external.write(proto, destination)
+        return
     streams.write_pieces(destination, onnx_parts.pieces(proto))
 
 

@@ -6,7 +6,7 @@ for a model of hundreds of megabytes that is most of what pruning it would need.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from math import prod
 
 import numpy as np
@@ -50,6 +50,22 @@ def apart(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Arrays]:
                 value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
                 rest.graph.input.append(value)
     return rest, arrays
+
+
+def rejoined(rest: onnx.ModelProto, whole: onnx.ModelProto, names: Container[str]) -> onnx.ModelProto:
+    """`rest`, which came from `apart(whole)` and may have been rewritten, with the initializers `names` of `whole`."""
+    own = {tensor.name: tensor for tensor in rest.graph.initializer}
+    listed = {value.name for value in whole.graph.input}
+    tensors = [
+        tensor if tensor.name in names else own.pop(tensor.name)
+        for tensor in whole.graph.initializer
+        if tensor.name in names or tensor.name in own
+    ]
+    joined = with_initializers(rest, [*tensors, *own.values()])
+    inputs = [value for value in rest.graph.input if value.name not in names or value.name in listed]
+    del joined.graph.input[:]
+    joined.graph.input.extend(inputs)
+    return joined
 
 
 def check(proto: onnx.ModelProto) -> None:

@@ -23,6 +23,11 @@ def display_name(source: str) -> str:
     return "standard input" if source == STREAM else source
 
 
+def folder(source: str) -> Path | None:
+    """The folder that a path lies in; None for a stream."""
+    return None if source == STREAM else Path(source).parent
+
+
 def read_bytes(source: str) -> bytes:
     """All bytes of `source` (a path, or `-` for standard input), gunzipped when they are gzip.
 

@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from secateur.formats import onnx_parts
+
 RANDOM = {
     "RandomNormal",
     "RandomNormalLike",
@@ -74,6 +76,22 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         for inner in graph.node:
             yield from reads(inner)
         yield from (value.name for value in graph.output)
+
+
+def inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with the types and shapes that onnx infers. Its large weights are inputs, since onnx's inference reads
+    serialised models, which end at 2 GB."""
+    rest, _ = onnx_parts.apart(model)
+    found: onnx.GraphProto = onnx.shape_inference.infer_shapes(rest, data_prop=True).graph
+    return found
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every value whose type onnx infers, and of the initializers."""
+    graph = inferred(model)
+    values = [*graph.input, *graph.value_info, *graph.output]
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
 def readers(graph: onnx.GraphProto) -> dict[str, list[tuple[onnx.NodeProto, int]]]:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from secateur.tools.common import output_option, say, seed_option
-
-
-def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    try:
-        shape = tuple(int(size) for size in value.split(","))
-    except ValueError:
-        shape = ()
-    if not shape or min(shape) < 1:
-        raise click.BadParameter(f"expected sizes such as 1,28,28, found '{value}'")
-    return shape
+from secateur.tools.source import reading, source_options
 
 
 @click.command(
@@ -24,7 +15,9 @@ def _shape(_: click.Context, __: click.Parameter, value: str | None) -> tuple[in
 Examples:
   secateur convert net.pt2 -o net.onnx
   secateur convert old.onnx --opset 17 --fold-batchnorm -o clean.onnx
-  secateur convert net.pt --trust-pickle --input-shape 3,32,32 -o net.onnx
+  secateur convert weights.safetensors --architecture digits_cnn --input-shape 1,8,8 -o net.onnx
+  secateur convert weights.pt --architecture nets.py:LeNet --input-shape 1,28,28 -o net.onnx
+  secateur convert ACASXU_1_1.nnet --nnet-normalise -o acas.onnx
   secateur convert - --keep-batch < old.onnx > clean.onnx"""
 )
 @click.argument("source", metavar="SRC")
@@ -43,15 +36,7 @@ Examples:
     show_default=True,
     help="Make a batch fixed to 1 dynamic, where three samples together give what they give singly.",
 )
-@click.option(
-    "--trust-pickle", is_flag=True, help="Load pickled objects, which run code: only if you trust SRC."
-)
-@click.option(
-    "--input-shape",
-    callback=_shape,
-    metavar="C,H,W",
-    help="Shape of one input, without the batch: for a pickled module, which does not tell.",
-)
+@source_options
 @seed_option
 def command(
     source: str,
@@ -59,16 +44,19 @@ def command(
     opset: int | None,
     fold_batchnorm: bool,
     dynamic_batch: bool,
-    trust_pickle: bool,
-    input_shape: tuple[int, ...] | None,
     seed: int,
+    **source_arguments: Any,
 ) -> None:
-    """Turn a PyTorch or ONNX file into one clean ONNX model.
+    """Turn a network of any format into one clean ONNX model.
 
-    SRC is ONNX, a torch.export archive (.pt2), or a pickled torch module (only with --trust-pickle); what it is,
-    is told by its bytes. Constants are folded, unused nodes and initializers dropped, Dropout and Identity
-    removed, flattening Reshapes named Flatten. Source and result are compared on random inputs from --seed
-    in onnxruntime (and torch), within 1e-4 of the largest output.
+    SRC is ONNX (its data inside or in files beside it), a torch.export archive (.pt2), TorchScript, a state_dict or
+    safetensors with --architecture, a Keras model (.keras, .h5), .nnet, a scikit-learn MLP (skops, or pickled) or a
+    pickled torch module; what it is, is told by its bytes. Keras and scikit-learn models need packages of their
+    own: pip install 'secateur[keras,sklearn-onnx]'.
+
+    Constants are folded, unused nodes and initializers dropped, Dropout and Identity removed, flattening Reshapes
+    named Flatten. Source and result are compared on random inputs from --seed, in onnxruntime and in what the
+    source comes from, within 1e-4 of the largest output. More than 2 GB of weights go to a second file, -o + .data.
     """
     from secateur.formats import onnx_model, streams
     from secateur.pipeline.convert import convert
@@ -79,8 +67,7 @@ def command(
         to_opset=opset,
         fold_batchnorm=fold_batchnorm,
         dynamic_batch=dynamic_batch,
-        trust_pickle=trust_pickle,
-        input_shape=input_shape,
+        options=reading(**source_arguments),
         seed=seed,
     )
     onnx_model.write(result.proto, output)

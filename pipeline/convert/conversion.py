@@ -24,7 +24,7 @@ from secateur.pipeline.convert import (
     shapes,
     sources,
 )
-from secateur.pipeline.convert.sources import Source
+from secateur.pipeline.convert.sources import UNTOLD, Options, Source
 
 TOLERANCE = 1e-4
 _Step = tuple[str, Callable[[onnx.ModelProto], str | None], Callable[[onnx.ModelProto], onnx.ModelProto]]
@@ -49,12 +49,13 @@ class Converted:
     passes: dict[str, str]
     difference: float
     nodes_before: int
+    source_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What was wished for and could not be done."""
+        """What is to be known of the source, what was wished for and could not be done."""
         wished = {"dynamic batch": "the batch is dynamic already", "batchnorm": ""}
-        return [
+        return [*self.source_notes] + [
             f"no {name}: {self.passes[name]}"
             for name, fine in wished.items()
             if self.passes.get(name) not in (None, "done", fine)
@@ -75,19 +76,18 @@ def convert(
     to_opset: int | None = None,
     fold_batchnorm: bool = False,
     dynamic_batch: bool = True,
-    trust_pickle: bool = False,
-    input_shape: tuple[int, ...] | None = None,
+    options: Options = UNTOLD,
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Converted:
-    """Read `source` (ONNX, .pt2, trusted pickle; path or `-`) and make it one clean ONNX model.
+    """Read `source` (a path or `-`, of any format in `sources.FORMATS`) and make it one clean ONNX model.
 
     Raises:
         InputError: an unreadable source.
         UnsupportedError: a source or operator that cannot be converted, or an opset that cannot be reached.
         CheckFailed: in onnxruntime, on random inputs, the result differs from the source by more than `tolerance`.
     """
-    read = sources.read(source, trust_pickle=trust_pickle, input_shape=input_shape)
+    read = sources.read(source, options)
     arguments = {"dynamic_batch": dynamic_batch, "fold_batchnorm": fold_batchnorm, "opset": to_opset}
     result = clean(
         read,
@@ -135,11 +135,14 @@ def clean(
         if outcomes.get(name) != "done":
             outcomes[name] = reason or "done"
     if all(outcome != "done" for outcome in outcomes.values()):
-        proto = onnx.ModelProto.FromString(proto.SerializeToString())
+        proto = onnx.ModelProto()
+        proto.CopyFrom(source.proto)
     reference = source.function or source.proto
     try:
-        difference = onnxrt.compare(reference, proto, seed=seed, tolerance=tolerance)
+        difference = onnxrt.compare(
+            reference, proto, seed=seed, tolerance=tolerance, real_inputs=source.examples
+        )
     except SecateurError as error:
         error.hint = error.hint or f"passes: {', '.join(n for n, o in outcomes.items() if o == 'done')}"
         raise
-    return Converted(proto, outcomes, difference, len(source.proto.graph.node))
+    return Converted(proto, outcomes, difference, len(source.proto.graph.node), source.notes)

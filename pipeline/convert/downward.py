@@ -62,17 +62,13 @@ class Rewriter:
 
     def dtype(self, node: onnx.NodeProto) -> DTypeLike:
         """The type of the node's first input."""
-        known = {value.name: value.type.tensor_type.elem_type for value in self._inferred.graph.value_info}
-        for value in [*self._inferred.graph.input, *self._inferred.graph.output]:
-            known[value.name] = value.type.tensor_type.elem_type
-        found = known.get(node.input[0]) or onnx.TensorProto.FLOAT
+        found = self._types.get(node.input[0]) or onnx.TensorProto.FLOAT
         dtype: DTypeLike = helper.tensor_dtype_to_np_dtype(found)
         return dtype
 
     @cached_property
-    def _inferred(self) -> onnx.ModelProto:
-        inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(self.model)
-        return inferred
+    def _types(self) -> dict[str, int]:
+        return onnxgraph.element_types(self.model)
 
     def emit(self, operator: str, inputs: Sequence[str], near: onnx.NodeProto, **attributes: object) -> str:
         """A new node that computes a part of `near`; the name of its output."""
@@ -100,7 +96,8 @@ def lower(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     Raises:
         UnsupportedError: a node has no form there, and why.
     """
-    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
     current = max(
         (entry.version for entry in copy.opset_import if entry.domain in ("", "ai.onnx")), default=0
     )

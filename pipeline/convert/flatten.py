@@ -10,7 +10,6 @@ from __future__ import annotations
 from math import prod
 
 import onnx
-from onnx import shape_inference
 
 from secateur.pipeline import onnxgraph
 
@@ -41,7 +40,7 @@ def _flattening(model: onnx.ModelProto) -> list[str]:
         return []
     if any(entry.version < _SINCE for entry in model.opset_import if entry.domain in ("", "ai.onnx")):
         return []
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnxgraph.inferred(model)
     shapes = {
         value.name: [d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in [*inferred.input, *inferred.value_info, *inferred.output]

@@ -1,7 +1,7 @@
 """Pass: nodes that pass their input on go.
 
-Cases: Identity; Dropout at inference (no training mode, mask output unread). A node between a graph input (or an
-initializer) and a graph output stays, since both names are the model's signature.
+Cases: Identity; Dropout at inference (no training mode, mask output unread); Cast to the type that its input has. A
+node between a graph input (or an initializer) and a graph output stays, since both names are the model's signature.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from secateur.pipeline import onnxgraph
 
 def check(model: onnx.ModelProto) -> str | None:
     """Why the pass has nothing to do, or None."""
-    return None if _removable(model.graph) else "no node that only passes its input on"
+    return None if _removable(model.graph, _types(model)) else "no node that only passes its input on"
 
 
 def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -24,7 +24,8 @@ def rewrite(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
-    while removable := _removable(graph):
+    types = _types(model)
+    while removable := _removable(graph, types):
         node = removable[0]
         source, result = node.input[0], node.output[0]
         rest = [other for other in graph.node if other is not node]
@@ -47,7 +48,13 @@ def _rename(names: MutableSequence[str], old: str, new: str) -> None:
             names[index] = new
 
 
-def _removable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """Of the values that Cast nodes read."""
+    casts = any(node.op_type == "Cast" for node in model.graph.node)
+    return onnxgraph.element_types(model) if casts else {}
+
+
+def _removable(graph: onnx.GraphProto, types: dict[str, int]) -> list[onnx.NodeProto]:
     made = onnxgraph.producers(graph)
     outputs = {value.name for value in graph.output}
     uses = onnxgraph.uses(graph)
@@ -61,7 +68,9 @@ def _removable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     }
     found = []
     for node in graph.node:
-        if node.op_type not in ("Identity", "Dropout") or {node.input[0], node.output[0]} & inner:
+        if node.op_type not in ("Identity", "Dropout", "Cast") or {node.input[0], node.output[0]} & inner:
+            continue
+        if node.op_type == "Cast" and types.get(node.input[0]) != onnxgraph.attribute(node, "to"):
             continue
         if node.op_type == "Dropout":
             flag = constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None

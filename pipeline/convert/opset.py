@@ -12,6 +12,7 @@ from __future__ import annotations
 import onnx
 from onnx import version_converter
 
+from secateur.formats import onnx_parts
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline.convert import downward
 
@@ -38,6 +39,12 @@ def rewrite(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     highest = onnx.defs.onnx_opset_version()
     if not _LOWEST <= target <= highest:
         raise UnsupportedError(f"opset {target}: expected {_LOWEST} to {highest}")
+    rest, weights = onnx_parts.apart(model)  # what onnx reads serialised ends at 2 GB
+    converted = _rewritten(rest, target)
+    return onnx_parts.rejoined(converted, model, weights) if weights else converted
+
+
+def _rewritten(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
     if _OWN_FROM <= target < current(model):
         converted = _declare(downward.lower(model, target), target)
     else:

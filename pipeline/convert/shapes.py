@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper, shape_inference
+from onnx import numpy_helper
 
 from secateur.pipeline import onnxgraph
 
@@ -36,7 +36,7 @@ def _known(model: onnx.ModelProto) -> dict[str, NDArray[np.int64]]:
     graph = model.graph
     if not any(node.op_type == "Shape" for node in graph.node):
         return {}
-    inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    inferred = onnxgraph.inferred(model)
     dims = {
         value.name: np.array([d.dim_value or -1 for d in value.type.tensor_type.shape.dim], np.int64)
         for value in [*inferred.input, *inferred.value_info, *inferred.output]

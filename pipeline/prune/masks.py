@@ -151,7 +151,7 @@ def mask_or_model(source: str) -> Mask | Model:
     if mask_file.is_mask(data):
         return mask_file.from_bytes(data, name)
     try:
-        return onnx_model.from_bytes(data, name)
+        return onnx_model.from_bytes(data, name, streams.folder(source))
     except InputError as error:
         if error.message.startswith("not an ONNX model"):
             raise InputError("not a mask and not an ONNX model", where=name) from None

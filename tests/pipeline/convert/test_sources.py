@@ -13,10 +13,11 @@ import pytest
 
 from factories import mlp
 from secateur.formats import onnx_model
-from secateur.formats.errors import InputError, UnsupportedError
+from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import initializers
 from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import conversion, sources
+from secateur.pipeline.convert.sources import Options
 
 torch = pytest.importorskip("torch")
 
@@ -33,6 +34,10 @@ def network() -> torch.nn.Module:
     )
     module[1].running_mean.uniform_(-1, 1)
     return module.eval()
+
+
+def trusted(*shape: int) -> Options:
+    return Options(trust_pickle=True, input_shape=shape)
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +74,10 @@ def test_a_pickled_module_is_loaded_only_when_trusted(tmp_path):
     with pytest.raises(InputError, match="--trust-pickle"):
         sources.read(str(path))
     with pytest.raises(InputError, match="--input-shape"):
-        sources.read(str(path), trust_pickle=True)
+        sources.read(str(path), Options(trust_pickle=True))
     with pytest.raises(InputError, match="does not take inputs of shape"):
-        sources.read(str(path), trust_pickle=True, input_shape=(3, 8, 8))
-    result = conversion.convert(str(path), trust_pickle=True, input_shape=(1, 8, 8))
+        sources.read(str(path), trusted(3, 8, 8))
+    result = conversion.convert(str(path), options=trusted(1, 8, 8))
     assert onnxrt.input_shape(result.proto) == (1, 1, 8, 8)
     assert result.difference < 1e-5
 
@@ -88,26 +93,13 @@ def test_an_archive_with_a_pickle_inside_runs_nothing(archive, tmp_path):
     assert not (tmp_path / "was_run").exists()
 
 
-def test_a_state_dict_and_torchscript_are_named(tmp_path):
-    state = tmp_path / "state.pt"
-    torch.save(network().state_dict(), state)
-    with pytest.raises(InputError, match="found OrderedDict"):
-        sources.read(str(state), trust_pickle=True, input_shape=(1, 8, 8))
-    script = tmp_path / "script.pt"
-    with zipfile.ZipFile(script, "w") as file:
-        file.writestr("script/constants.pkl", b"")
-        file.writestr("script/data.pkl", b"")
-    with pytest.raises(UnsupportedError, match="TorchScript"):
-        sources.read(str(script))
-
-
 def test_malformed_sources_give_one_clear_line(archive, tmp_path):
     plain = io.BytesIO()
     with zipfile.ZipFile(plain, "w") as file:
         file.writestr("readme.txt", "hello")
     cases = {
         "cut.pt2": (archive.read_bytes()[:2000], "damaged archive"),
-        "other.zip": (plain.getvalue(), "neither .pt2 nor"),
+        "other.zip": (plain.getvalue(), "none of the known kinds"),
         "cut.pkl": (b"\x80\x02garbage", "cannot be unpickled"),
         "text.onnx": (b"hello world", "not an ONNX model|invalid ONNX"),
     }
@@ -115,7 +107,7 @@ def test_malformed_sources_give_one_clear_line(archive, tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(InputError, match=message) as caught:
-            sources.read(str(path), trust_pickle=True, input_shape=(1,))
+            sources.read(str(path), trusted(1))
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
     broken = altered(archive, tmp_path / "broken.pt2", "models/model.json", b"{")
