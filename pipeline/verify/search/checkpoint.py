@@ -1,10 +1,10 @@
 """A search that time has ended, on disk: what goes on from there needs nothing else.
 
 The file holds what is open: the sub-problems' best bounds, the bounds of all nodes on the region being searched, its
-open domains with their splits, bounds and multipliers. What is closed is not in it. So whoever goes on trusts the file:
-that it was written by this engine for these files, which a fingerprint says (hashes of the model, the property and the
-engine's source, and the seed), and that it is whole, which a checksum says. It is no proof, and no protection against
-forgery.
+open domains with their splits, bounds and multipliers, and the conflicts learnt. What is closed is not in it. So
+whoever goes on trusts the file: that it was written by this engine for these files, which a fingerprint says (hashes of
+the model, the property and the engine's source, and the seed), and that it is whole, which a checksum says. It is no
+proof, and no protection against forgery.
 
 Format: NumPy's .npz, without pickles; `header` is JSON. It is replaced in one step, so that a crash leaves the old one.
 """
@@ -27,6 +27,7 @@ from secateur.formats.errors import InputError
 from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.results import LayerStability
+from secateur.pipeline.verify.search.conflicts import Conflicts
 from secateur.pipeline.verify.search.problem import Progress
 from secateur.pipeline.verify.search.work import Left, Work
 from secateur.pipeline.verify.store import Store
@@ -74,6 +75,8 @@ def save(path: str, work: Work, made_for: Mapping[str, str]) -> None:
         arrays |= _numpy("store", progress.store.rows())
         arrays |= _numpy("part", {f"{i}/lower": part.lower for i, part in enumerate(progress.parts)})
         arrays |= _numpy("part", {f"{i}/upper": part.upper for i, part in enumerate(progress.parts)})
+        for clause, conflicts in progress.conflicts.items():
+            arrays |= {f"learnt/{clause}/{name}": array for name, array in conflicts.arrays().items()}
         for side, name in enumerate(("lower", "upper")):
             arrays |= _numpy("node", {f"{p}/{name}": pair[side] for p, pair in left.nodes.values.items()})
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -108,9 +111,12 @@ def load(path: str, work: Work, made_for: Mapping[str, str], box: Box, limit: in
         region, device = header["region"], box.lower.device
         values, parts = (_pairs(arrays, name, device) for name in ("node", "part"))
         progress = Progress(header["searched"], undecided=header["undecided"], store=Store(limit))
-        rows = _tensors(arrays, "store", device)
+        rows = {
+            name.removeprefix("store/"): array for name, array in arrays.items() if name.startswith("store/")
+        }
         if rows:
-            progress.store.put(**rows)
+            progress.store.put(**_tensors(rows, device))
+        progress.conflicts = {i: Conflicts.of(learnt) for i, learnt in _grouped(arrays, "learnt").items()}
         progress.parts = [Box(*parts[i]) for i in sorted(parts)]
         nodes = NodeBounds(box[region : region + 1], values)
         work.left = Left(region, nodes, progress, header["effort"])
@@ -144,17 +150,21 @@ def _numpy(prefix: str, tensors: Mapping[str, Tensor]) -> Arrays:
     return {f"{prefix}/{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
-def _tensors(arrays: Arrays, prefix: str, device: torch.device) -> dict[str, Tensor]:
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): torch.from_numpy(array.copy()).to(device)
-        for name, array in arrays.items()
-        if name.startswith(start)
-    }
+def _tensors(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array.copy()).to(device) for name, array in arrays.items()}
+
+
+def _grouped(arrays: Arrays, prefix: str) -> dict[int, Arrays]:
+    """Number → name → array, of names `prefix/number/name`."""
+    groups: dict[int, Arrays] = {}
+    for path, array in arrays.items():
+        kind, *rest = path.split("/")
+        if kind == prefix:
+            groups.setdefault(int(rest[0]), {})[rest[1]] = array
+    return groups
 
 
 def _pairs(arrays: Arrays, prefix: str, device: torch.device) -> dict[int, tuple[Tensor, Tensor]]:
     """Position → lower and upper, of names `prefix/position/side`."""
-    tensors = _tensors(arrays, prefix, device)
-    positions = {int(name.split("/")[0]) for name in tensors}
-    return {p: (tensors[f"{p}/lower"], tensors[f"{p}/upper"]) for p in positions}
+    groups = {p: _tensors(sides, device) for p, sides in _grouped(arrays, prefix).items()}
+    return {p: (sides["lower"], sides["upper"]) for p, sides in groups.items()}

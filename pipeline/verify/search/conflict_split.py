@@ -49,9 +49,14 @@ def solve(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> str:
-    """Search all clauses of `problem`, one by one; arguments and result as those of `relu_split.solve`."""
+    """Search all clauses of `problem`, one by one; arguments and result as those of `relu_split.solve`.
+
+    What is learnt stays in `progress.conflicts`, from which a search of the same problem goes on, at the root.
+    """
     for clause in range(len(problem.constant)):
-        verdict = _Search(problem, clause).run(expired, suspect, progress)
+        conflicts = progress.conflicts.setdefault(clause, Conflicts(problem.layout.total))
+        conflicts.restart()
+        verdict = _Search(problem, clause, conflicts).run(expired, suspect, progress)
         if verdict != "unsat":
             return verdict
     return "unsat"
@@ -67,12 +72,11 @@ def luby(term: int) -> int:
 
 
 class _Search:
-    def __init__(self, problem: Problem, clause: int) -> None:
-        self.problem, self.clause = problem, clause
+    def __init__(self, problem: Problem, clause: int, conflicts: Conflicts) -> None:
+        self.problem, self.clause, self.conflicts = problem, clause, conflicts
         from secateur.pipeline.verify.search.triangle import Triangle
 
         self.triangle = Triangle(problem, clause)
-        self.conflicts = Conflicts(problem.layout.total)
 
     def run(
         self, expired: Callable[[], bool], suspect: Callable[[Tensor, int], bool], progress: Progress

@@ -9,6 +9,7 @@ conflict-driven clause learning (Marques-Silva and Sakallah 1999, "GRASP"), with
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,6 +70,7 @@ class Conflicts:
         conflict = conflict.copy()
         members = np.flatnonzero(conflict)
         if not len(members) or self._level[members].max() == 0:
+            self._append(np.zeros_like(conflict))  # everywhere
             return False
         self._back(int(self._level[members].max()))
         self.activity[members] += self.weight
@@ -91,6 +93,27 @@ class Conflicts:
         levels = np.sort(self._level[conflict != 0])
         self._back(int(levels[-2]) if len(levels) > 1 else 0)
         return True
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """What was learnt, to go on with `of`: the conflicts (C, U), the activities (U,) and the next one's weight."""
+        return {
+            "conflicts": self._rows[: self._count].astype(np.int8),
+            "activity": self.activity.copy(),
+            "weight": np.array(self.weight),
+        }
+
+    @staticmethod
+    def of(arrays: Mapping[str, NDArray[np.generic]]) -> Conflicts:
+        """At the root, with what `arrays` says was learnt."""
+        known = arrays["conflicts"]
+        conflicts = Conflicts(known.shape[1])
+        conflicts.activity[:], conflicts.weight = arrays["activity"], float(arrays["weight"])
+        for conflict in known:
+            conflicts._append(conflict.astype(np.int8))
+        return conflicts
+
+    def __len__(self) -> int:
+        return self._count
 
     def restart(self) -> None:
         """Go back to the root; what was learnt stays."""

@@ -16,6 +16,7 @@ from secateur.pipeline.verify.bounding.relaxation import Multipliers, Relaxation
 from secateur.pipeline.verify.bounding.specification import NEVER
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, gamma
 from secateur.pipeline.verify.region.fold import Folded
+from secateur.pipeline.verify.search.conflicts import Conflicts
 from secateur.pipeline.verify.store import Store
 
 
@@ -187,7 +188,8 @@ class Progress:
 
     A search goes on from what is open here (by a search of the same kind, on the same problem and bounds), and begins
     at the root where nothing is. `store`: its open domains; `parts`: boxes that `input_split` has not begun, the last
-    of which `store` belongs to; `undecided`: some leaf could be decided neither way.
+    of which `store` belongs to; `conflicts`: what `conflict_split` has learnt about each clause; `undecided`: some
+    leaf could be decided neither way.
     """
 
     domains: int = 0
@@ -195,6 +197,7 @@ class Progress:
     undecided: bool = False
     store: Store = field(default_factory=Store)
     parts: list[Box] = field(default_factory=list)
+    conflicts: dict[int, Conflicts] = field(default_factory=dict)
 
     @property
     def open(self) -> bool:

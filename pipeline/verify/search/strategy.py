@@ -157,7 +157,8 @@ def _split_neurons(
         return split(expired=ended(domains))
     if not conflict_split.suits(problem.folded):
         return split(expired=deadline.passed)
-    outcome = split(expired=ended(EASY))
+    # Where conflicts are known, an earlier run has been here.
+    outcome = "unknown" if progress.conflicts else split(expired=ended(EASY))
     if outcome == "unknown" and not progress.undecided:
         limit = deadline.within(CONFLICT_SHARE * deadline.left)
         outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)

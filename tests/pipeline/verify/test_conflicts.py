@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +15,16 @@ from torch import Tensor
 from factories import box_property
 from nets import Net
 from problems import grid, instance, problem_of
-from secateur.formats import vnnlib
+from secateur.formats import onnx_model, vnnlib
 from secateur.formats.onnx_model import Model
+from secateur.pipeline.questions import Answer, How, Question
+from secateur.pipeline.queue import decide
 from secateur.pipeline.verify import engine, verify
+from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.search import conflict_split, strategy
 from secateur.pipeline.verify.search.conflicts import Conflicts
 from secateur.pipeline.verify.search.problem import Progress
-from secateur.pipeline.verify.search.triangle import Signs, Triangle
+from secateur.pipeline.verify.search.triangle import Relaxed, Signs, Triangle
 
 Formula = list[tuple[int, ...]]
 """Sets of literals ±(variable + 1) that exclude one another."""
@@ -197,3 +201,52 @@ def test_the_engine_uses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, text = formula_net(formula, 14)
     assert conflict_split.suits(problem_of(model, text).folded)
     assert verify(model, vnnlib.parse(text, "p"), timeout=60).verdict == "unsat"
+
+
+def test_stopped_again_and_again_it_goes_on_with_what_was_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped after a few programs, and another that goes on from its file: in all they need little
+    more than one that is never stopped, which fails where each begins anew."""
+    monkeypatch.setattr(strategy, "EASY", 0)
+    monkeypatch.setattr(engine, "BURST", 0)
+    monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
+    monkeypatch.setattr(conflict_split, "suits", lambda _: True)
+    random = np.random.default_rng(0)
+    literals = [
+        [int(v + 1) * int(random.choice([-1, 1])) for v in random.choice(30, 3, replace=False)]
+        for _ in range(138)
+    ]
+    model, text = formula_net([tuple(each) for each in literals], 30)
+    onnx_model.write(model, str(tmp_path / "net.onnx"))
+    (tmp_path / "p.vnnlib").write_text(text)
+    state = tmp_path / "s.npz"
+
+    def answered(state: Path | None, programs: int) -> Result:
+        solve, left = Triangle.solve, programs
+
+        def counted(self: Triangle, splits: Signs) -> Relaxed:
+            nonlocal left
+            left -= 1
+            return solve(self, splits)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Triangle, "solve", counted)
+            question = Question(str(tmp_path / "p.vnnlib"), 60.0, state=None if state is None else str(state))
+            how = How(stop=lambda: left <= 0)
+            ((_, answer),) = decide(str(tmp_path / "net.onnx"), [question], how)
+        assert isinstance(answer, Answer)
+        return answer.result
+
+    whole = answered(None, 10**9)
+    assert whole.verdict == "unsat" and whole.domains > 60
+    known = [0]
+    for _ in range(100):
+        result = answered(state, 15)
+        if result.verdict != "timeout":
+            break
+        with np.load(state) as file:
+            known.append(len(file["learnt/0/conflicts"]))
+    assert result.verdict == "unsat" and not state.exists()
+    assert known == sorted(set(known)) and len(known) > 3
+    assert result.domains < 2 * whole.domains
