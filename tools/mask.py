@@ -23,7 +23,8 @@ def command() -> None:
 Examples:
   secateur mask stats m.safetensors
   secateur mask stats m.safetensors --json
-  secateur mask stats retrained.onnx --init initial.onnx""",
+  secateur mask stats retrained.onnx --mask m.safetensors
+  secateur mask stats ticket.onnx --mask m.safetensors --init initial.onnx""",
 )
 @click.argument("mask", metavar="MASK|MODEL")
 @click.option(
@@ -32,29 +33,51 @@ Examples:
     metavar="MODEL0",
     help="Of a MODEL: also check that every weight that is not zero is that of MODEL0 (a rewound lottery ticket).",
 )
+@click.option(
+    "--mask",
+    "kept",
+    metavar="MASK",
+    help="Of a MODEL: also check that every weight that MASK removes is zero.",
+)
 @common.json_option
-def mask_stats(mask: str, initial: str | None, as_json: bool) -> None:
-    """Show where a mask comes from and its sparsity, overall and a tensor; of a model, the mask of its zeros."""
+def mask_stats(mask: str, initial: str | None, kept: str | None, as_json: bool) -> None:
+    """Show where a mask comes from and its sparsity, overall and a tensor; of a model, the mask of its zeros.
+
+    The checks prove what training did: with --mask that the mask held, with --init that the survivors have the weights
+    of MODEL0. Exit code 1 where one fails.
+    """
+    from secateur.formats import mask as masks
     from secateur.formats import onnx_model
     from secateur.pipeline.prune import masks as work
 
-    source, changed = work.mask_or_model(mask), None
+    source, changed, same = work.mask_or_model(mask), None, {}
     if isinstance(source, onnx_model.Model):
         if initial is None:
             found = work.of_model(source)
         else:
-            extracted = work.extract(onnx_model.read(initial), source)
+            first = onnx_model.read(initial)
+            extracted = work.extract(first, source)
             found, changed = extracted.mask, extracted.changed
-    elif initial is None:
+            same = work.others(first, source, found)
+    elif initial is None and kept is None:
         found = source
     else:
-        raise click.UsageError(f"--init: {mask} is a mask, which holds no weights: expected a model")
+        option = "--init" if kept is None else "--mask"
+        raise click.UsageError(f"{option}: {mask} is a mask, which holds no weights: expected a model")
     if as_json:
-        common.emit_json(work.stats(found) | ({} if changed is None else {"changed": dict(changed)}))
+        checked = {} if changed is None else {"changed": dict(changed), "others": same}
+        common.emit_json(work.stats(found) | checked)
     else:
         _show(found)
+    if kept is not None and isinstance(source, onnx_model.Model):
+        common.say(work.held(masks.read(kept), source))
     if changed is not None:
         common.say(work.rewound(changed, mask))
+        moved = [name for name, equal in same.items() if not equal]
+        rest = f"{len(same)} other tensors (biases, scales, statistics)"
+        common.say(
+            f"{len(moved)} of {rest} have not: {', '.join(moved)}" if moved else f"all {rest} have them, too"
+        )
 
 
 def _show(found: Mask) -> None:

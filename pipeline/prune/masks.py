@@ -255,3 +255,41 @@ def rewound(changed: Mapping[str, int], name: str) -> str:
             where=name,
         )
     return "all weights that are not zero have their initial values"
+
+
+def others(initial: Model, model: Model, of: Mask) -> dict[str, bool]:
+    """Of the initializers of floating point that both have and `of` does not cover (biases, scales, statistics):
+    whether they are the same."""
+    before, after = (onnx_model.initializers(one.proto) for one in (initial, model))
+    return {
+        name: np.array_equal(before[name], array)
+        for name, array in after.items()
+        if name in before and name not in of.tensors and np.issubdtype(array.dtype, np.floating)
+    }
+
+
+def held(mask: Mask, model: Model) -> str:
+    """One line that says that all weights that `mask` removes are zero in `model`.
+
+    Raises:
+        InputError: the mask covers tensors that the model does not have so.
+        CheckFailed: some are not zero.
+    """
+    arrays = onnx_model.initializers(model.proto)
+    removed, alive = 0, {}
+    for name, keep in mask.tensors.items():
+        if name not in arrays or arrays[name].shape != keep.shape:
+            found = f"has shape {list(arrays[name].shape)}" if name in arrays else "is not there"
+            raise InputError(
+                f"'{name}', which the mask has with shape {list(keep.shape)}, {found}", where=model.name
+            )
+        removed += int(np.count_nonzero(~keep))
+        alive[name] = int(np.count_nonzero(arrays[name][~keep]))
+    worst = max(alive, key=lambda name: alive[name], default="")
+    if worst and alive[worst]:
+        raise CheckFailed(
+            f"{sum(alive.values()):,} weights that the mask removes are not zero, most of them ({alive[worst]:,}) in "
+            f"'{worst}'",
+            where=model.name,
+        )
+    return f"all {removed:,} weights that the mask removes are zero"

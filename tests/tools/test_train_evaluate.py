@@ -59,6 +59,77 @@ def test_a_mask_is_held(invoke: Invoke, dense: Path, tmp_path: Path) -> None:
     assert np.array_equal(after["fc1.weight"] != 0, keep["fc1.weight"])
 
 
+def test_a_ticket_from_early_weights(invoke: Invoke, tmp_path: Path) -> None:
+    """Train and keep early weights and records, prune, rewind, retrain from a checkpoint; the checks follow."""
+    dense, early, lines = (str(tmp_path / name) for name in ("dense.onnx", "early.onnx", "epochs.jsonl"))
+    certified = (
+        "--objective",
+        "crown-ibp",
+        "--epsilon",
+        0.02,
+        "--nrs",
+        0.001,
+        "--clip",
+        8,
+        "--batch-size",
+        200,
+    )
+    result = invoke(
+        "train",
+        "digits_cnn",
+        *certified,
+        "--epochs",
+        2,
+        "--save-early",
+        1,
+        early,
+        "--records",
+        lines,
+        "-o",
+        dense,
+    )
+    assert result.exit_code == 0, result.stderr
+    records = [json.loads(line) for line in Path(lines).read_text().splitlines()]
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert records[-1]["epsilon"] == 0.02 and set(records[-1]["terms"]) == {"nrs"}
+    mask_path, ticket, run = (str(tmp_path / name) for name in ("m.safetensors", "ticket.onnx", "run"))
+    pruned = str(tmp_path / "pruned.onnx")
+    result = invoke("prune", "magnitude", dense, "-s", 0.5, "--mask-out", mask_path, "-o", pruned)
+    assert result.exit_code == 0, result.stderr
+    rewind = ("train", pruned, "--mask", mask_path, "--init", early)
+    assert invoke(*rewind, "--epochs", 0, "-o", ticket).exit_code == 0
+    proof = invoke("mask", "stats", ticket, "--mask", mask_path, "--init", early, "--json")
+    assert proof.exit_code == 0, proof.stderr
+    assert "the mask removes are zero" in proof.stderr and "have their initial values" in proof.stderr
+    facts = json.loads(proof.stdout)
+    assert not any(facts["changed"].values()) and all(facts["others"].values())
+    for _ in range(2):
+        result = invoke(*rewind, *QUICK, "--checkpoint", run, "-o", ticket)
+        assert result.exit_code == 0, result.stderr
+    held = invoke("mask", "stats", ticket, "--mask", mask_path)
+    assert held.exit_code == 0, held.stderr
+    moved = invoke("mask", "stats", ticket, "--mask", mask_path, "--init", early)
+    assert moved.exit_code == 1 and "have not their initial values" in moved.stderr
+    broken = invoke("mask", "stats", dense, "--mask", mask_path)
+    assert broken.exit_code == 1 and "are not zero" in broken.stderr
+    other = invoke(*rewind, *QUICK, "--lr", 0.1, "--checkpoint", run, "-o", ticket)
+    assert other.exit_code == 2 and "another training: other learning_rate" in other.stderr
+
+
+def test_presets_give_way_to_options(invoke: Invoke, tmp_path: Path) -> None:
+    listed = invoke("train", "--list-presets")
+    assert listed.exit_code == 0 and "paper-certified-cifar10-nrs" in listed.stdout
+    out = tmp_path / "out.onnx"
+    quick = ("--epochs", 0, "--seed", 3, "--no-flip")
+    result = invoke("train", "digits_cnn", "--preset", "paper-adversarial-fashion", *quick, "-o", out)
+    assert result.exit_code == 0, result.stderr
+    model = onnx_model.read(str(out))
+    assert [node.op_type for node in model.graph.node][:2] == ["Sub", "Div"]
+    arguments = onnx_model.provenance(model.proto)[-1]["arguments"]
+    assert (arguments["objective"], arguments["epsilon"], arguments["gradalign"]) == ("adversarial", 0.1, 0.2)
+    assert (arguments["epochs"], arguments["seed"], arguments["flip"]) == (0, 3, False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -70,6 +141,13 @@ def test_a_mask_is_held(invoke: Invoke, dense: Path, tmp_path: Path) -> None:
         (("digits_mlp", "--lr", "0"), 2, "--lr"),
         (("digits_mlp", "--optimizer", "lion"), 2, "lion"),
         ((), 2, "Missing argument"),
+        (("digits_mlp", "--preset", "papers"), 2, "no preset 'papers'"),
+        (("digits_mlp", "--init", "a.onnx"), 2, "--init needs --mask"),
+        (("digits_mlp", "--objective", "ibp"), 2, "the objective ibp needs a radius"),
+        (("digits_mlp", "--adversarial", "0.1", "--epsilon", "0.1"), 2, "give one or the other"),
+        (("digits_mlp", "--milestones", "a,b"), 2, "expected numbers"),
+        (("digits_mlp", "--device", "tpu"), 2, "expected cpu, cuda or cuda:N"),
+        (("digits_mlp", "--records", "nowhere/x.jsonl"), 2, "its folder does not exist"),
     ],
 )
 def test_bad_input_is_one_line(
