@@ -1,78 +1,76 @@
-"""The passes in order, with the judge behind each source."""
+"""The passes in order, with the judge behind each of them and behind the source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from types import ModuleType
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import onnx
 
 from secateur.formats import onnx_model
 from secateur.formats.errors import SecateurError
-from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import (
-    batch,
-    batchnorm,
-    constants,
-    dead,
-    flatten,
-    identity,
-    inputs,
-    opset,
-    shapes,
-    sources,
-)
+from secateur.pipeline.convert import passes, sources, targets
+from secateur.pipeline.convert.judge import Judge
+from secateur.pipeline.convert.passes import Pass
 from secateur.pipeline.convert.sources import UNTOLD, Options, Source
 
 TOLERANCE = 1e-4
-_Step = tuple[str, Callable[[onnx.ModelProto], str | None], Callable[[onnx.ModelProto], onnx.ModelProto]]
-_NAMES: dict[ModuleType, str] = {
-    inputs: "inputs",
-    constants: "constants",
-    identity: "identity",
-    dead: "dead",
-    batch: "dynamic batch",
-    shapes: "shapes",
-    flatten: "flatten",
-    batchnorm: "batchnorm",
-}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The converted model, what each pass did (or why it did not apply), and the worst difference in
-    onnxruntime, relative to the largest output."""
+    """The converted model, what each pass did (or why it did not apply), the worst difference of each that did, and the
+    worst difference in all, in onnxruntime, relative to the largest output."""
 
     proto: onnx.ModelProto
     passes: dict[str, str]
     difference: float
     nodes_before: int
+    differences: dict[str, float] = field(default_factory=dict)
     source_notes: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known of the source, what was wished for and could not be done."""
-        wished = {"dynamic batch": "the batch is dynamic already", "batchnorm": ""}
-        return [*self.source_notes] + [
-            f"no {name}: {self.passes[name]}"
+        """What is to be known of the source, what could not be done, and what is no longer the same function."""
+        wished = {"batch": "the batch is dynamic already", "batchnorm": "", "maxpool": "no MaxPool"}
+        notes = [*self.source_notes]
+        notes += [
+            f"no {_LONG.get(name, name)}: {self.passes[name]}"
             for name, fine in wished.items()
             if self.passes.get(name) not in (None, "done", fine)
         ]
+        if "float32" in self.differences:
+            notes.append(f"float32: the results differ by up to {self.differences['float32']:.1e}")
+        return notes
 
     def summary(self) -> str:
         """One line for people."""
-        done = [name for name, outcome in self.passes.items() if outcome == "done"]
+        done = [_LONG.get(name, name) for name, outcome in self.passes.items() if outcome == "done"]
         return (
             f"{self.nodes_before} -> {len(self.proto.graph.node)} nodes; passes: {', '.join(done) or 'none'}; "
             f"worst difference {self.difference:.1e}"
         )
 
 
+_LONG = {"batch": "dynamic batch"}
+
+
+def canonical(
+    *, to_opset: int | None = None, fold_batchnorm: bool = False, dynamic_batch: bool = True
+) -> tuple[Pass, ...]:
+    """The passes of the canonical form, in order."""
+    words = ["inputs,functions,constants,identity,dead", "batch" if dynamic_batch else ""]
+    words += ["shapes,flatten,constants,identity,dead", "batchnorm" if fold_batchnorm else ""]
+    if to_opset is not None:
+        words.append(f"opset={to_opset},constants")  # onnx's converter leaves some to fold
+    return passes.named(",".join([*words, "dead"]))
+
+
 def convert(
     source: str,
     *,
+    steps: Sequence[Pass] | None = None,
+    target: str | None = None,
     to_opset: int | None = None,
     fold_batchnorm: bool = False,
     dynamic_batch: bool = True,
@@ -80,30 +78,43 @@ def convert(
     seed: int = 0,
     tolerance: float = TOLERANCE,
 ) -> Converted:
-    """Read `source` (a path or `-`, of any format in `sources.FORMATS`) and make it one clean ONNX model.
+    """Read `source` (a path or `-`, of any format in `sources.FORMATS`) and make it one clean ONNX model: by `steps`,
+    by what the verifier `target` needs, or in canonical form.
 
     Raises:
-        InputError: an unreadable source.
+        InputError: an unreadable source; an unknown target.
         UnsupportedError: a source or operator that cannot be converted, or an opset that cannot be reached.
-        CheckFailed: in onnxruntime, on random inputs, the result differs from the source by more than `tolerance`.
+        CheckFailed: in onnxruntime, on random inputs, a pass changes the result by more than `tolerance`.
     """
+    if target is not None:
+        steps = passes.named(targets.passes_for(target))
+        if to_opset is not None:
+            steps = [*(step for step in steps if step.name != "opset"), *passes.named(f"opset={to_opset}")]
     read = sources.read(source, options)
-    arguments = {"dynamic_batch": dynamic_batch, "fold_batchnorm": fold_batchnorm, "opset": to_opset}
     result = clean(
         read,
+        steps=steps,
         to_opset=to_opset,
         fold_batchnorm=fold_batchnorm,
         dynamic_batch=dynamic_batch,
         seed=seed,
         tolerance=tolerance,
     )
-    onnx_model.add_provenance(result.proto, "convert", arguments | {"source": read.kind}, read.sha256)
+    arguments: dict[str, object] = {"source": read.kind}
+    if target is not None:
+        arguments["for"] = target
+    elif steps is not None:
+        arguments["passes"] = [step.written for step in steps]
+    else:
+        arguments |= {"dynamic_batch": dynamic_batch, "fold_batchnorm": fold_batchnorm, "opset": to_opset}
+    onnx_model.add_provenance(result.proto, "convert", arguments, read.sha256)
     return result
 
 
 def clean(
     source: Source,
     *,
+    steps: Sequence[Pass] | None = None,
     to_opset: int | None = None,
     fold_batchnorm: bool = False,
     dynamic_batch: bool = True,
@@ -111,38 +122,28 @@ def clean(
     tolerance: float = TOLERANCE,
 ) -> Converted:
     """The passes, without provenance; see `convert`."""
-
-    def passes(*modules: ModuleType) -> list[_Step]:
-        return [(_NAMES[module], module.check, module.rewrite) for module in modules]
-
-    steps = passes(inputs, constants, identity, dead)
-    if dynamic_batch:
-        steps += passes(batch)
-    steps += passes(shapes, flatten, constants, identity, dead)
-    if fold_batchnorm:
-        steps += passes(batchnorm)
-    if to_opset is not None:
-        steps.append(
-            ("opset", partial(opset.check, target=to_opset), partial(opset.rewrite, target=to_opset))
-        )
-        steps += passes(constants)  # onnx's converter leaves some to fold
-    steps += passes(dead)
-    proto, outcomes = source.proto, dict[str, str]()
-    for name, check, rewrite in steps:
-        reason = check(proto)
+    if steps is None:
+        steps = canonical(to_opset=to_opset, fold_batchnorm=fold_batchnorm, dynamic_batch=dynamic_batch)
+    judge = Judge(source.proto, seed, tolerance, source.examples)
+    if source.function is not None:
+        judge.export(source.function)
+    proto, outcomes, differences = source.proto, dict[str, str](), dict[str, float]()
+    for step in steps:
+        reason = step.check(proto)
         if reason is None:
-            proto = rewrite(proto)
-        if outcomes.get(name) != "done":
-            outcomes[name] = reason or "done"
+            proto = _rewritten(step, proto)
+            differences[step.name] = max(differences.get(step.name, 0.0), judge.step(proto, step))
+        if outcomes.get(step.name) != "done":
+            outcomes[step.name] = reason or "done"
     if all(outcome != "done" for outcome in outcomes.values()):
         proto = onnx.ModelProto()
         proto.CopyFrom(source.proto)
-    reference = source.function or source.proto
+    return Converted(proto, outcomes, judge.whole(), len(source.proto.graph.node), differences, source.notes)
+
+
+def _rewritten(step: Pass, proto: onnx.ModelProto) -> onnx.ModelProto:
     try:
-        difference = onnxrt.compare(
-            reference, proto, seed=seed, tolerance=tolerance, real_inputs=source.examples
-        )
+        return step.rewrite(proto)
     except SecateurError as error:
-        error.hint = error.hint or f"passes: {', '.join(n for n, o in outcomes.items() if o == 'done')}"
+        error.hint = error.hint or f"in pass '{step.written}'"
         raise
-    return Converted(proto, outcomes, difference, len(source.proto.graph.node), source.notes)

@@ -1,11 +1,12 @@
 """Nodes rewritten for an older opset, where an operator or its way of being written was new: a table of adapters.
 
-`ADAPTERS` maps an operator and the version that brought the change to a function that writes such a node the older
-way. Cases: the axes of reductions, Pad and Resize go from inputs to attributes, or into full lists; Split gets its
-sizes; attributes that say nothing (all dilations 1, `antialias` 0, `allowzero` without a zero) are dropped; Gelu, Mish,
-Swish, HardSwish, LayerNormalization, RMSNormalization and GroupNormalization are written out in older operators.
-What has no older form (`antialias` 1, dilated pooling) is refused by name; versions that merely allow more types need
-no adapter. onnx's own version converter goes down for few operators, and gives up on the whole graph for one.
+`ADAPTERS` maps an operator and the version that brought the change to a function that writes such a node the
+older way. Cases: the axes of reductions, Pad and Resize go from inputs to attributes, or into full lists; Split
+gets its sizes; attributes that say nothing (all dilations 1, `antialias` 0, `allowzero` without a zero) are
+dropped; Gelu, Mish, Swish, HardSwish, LayerNormalization, RMSNormalization and GroupNormalization are written
+out in older operators. What has no older form (`antialias` 1, dilated pooling) is refused by name; versions
+that merely allow more types need no adapter. onnx's own version converter goes down for few operators, and
+gives up on the whole graph for one.
 """
 
 from __future__ import annotations

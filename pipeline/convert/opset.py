@@ -1,10 +1,10 @@
 """Pass (on request): another opset.
 
-Cases: downward to 13 and above, nodes are written the older way by the adapters of `downward`; below 13 and upward,
-onnx's version converter moves the default operator set. Where that lacks a step (it has no way back for Relu, for one),
-and behind our own adapters, the operators are declared to be of the target opset, which holds when the checker accepts
-every node there, attributes, inputs and types. Meanings that changed silently (Softmax's axis) are caught by
-the comparison that follows every conversion. Other domains are left as they are.
+Cases: downward to 13 and above, nodes are written the older way by the adapters of `downward`; below 13 and
+upward, onnx's version converter moves the default operator set. Where that lacks a step (it has no way back for
+Relu, for one), and behind our own adapters, the operators are declared to be of the target opset, which holds
+when the checker accepts every node there, attributes, inputs and types. Meanings that changed silently
+(Softmax's axis) are caught by the comparison that follows every conversion. Other domains are left as they are.
 """
 
 from __future__ import annotations

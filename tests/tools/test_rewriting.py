@@ -178,3 +178,35 @@ def test_bad_input_gives_one_line_and_leaves_nothing(
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_convert_runs_chosen_passes_or_what_a_verifier_needs(invoke, dense, tmp_path):
+    listed = invoke("convert", "--list-passes")
+    assert listed.exit_code == 0
+    assert "opset=N" in listed.stdout and "onnx-ir" in listed.stdout and "--for marabou: " in listed.stdout
+    chosen = invoke("convert", dense, "--passes", "batchnorm,batch=1", "-o", tmp_path / "chosen.onnx")
+    assert "passes: batchnorm, batch;" in chosen.stderr.replace("dynamic batch", "batch")
+    found = onnx_model.read(str(tmp_path / "chosen.onnx"))
+    assert "BatchNormalization" not in [node.op_type for node in found.graph.node]
+    assert found.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 1
+    assert onnx_model.provenance(found.proto)[-1]["arguments"]["passes"] == ["batchnorm", "batch=1"]
+    needed = invoke("convert", dense, "--for", "marabou", "-o", tmp_path / "needed.onnx")
+    assert needed.exit_code == 0, needed.stderr
+    found = onnx_model.read(str(tmp_path / "needed.onnx"))
+    assert {node.op_type for node in found.graph.node} == {"Conv", "Relu", "Flatten", "Gemm"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the model"),
+        (["m.onnx", "--for", "marabou", "--passes", "dead"], "either --passes or --for"),
+        (["m.onnx", "--passes", "dead", "--opset", "13"], "opset=N"),
+        (["m.onnx", "--passes", "dad"], "there is no pass 'dad'"),
+        (["m.onnx", "--for", "nobody"], "expected one of marabou"),
+    ],
+)
+def test_convert_refuses_what_it_cannot_run(invoke, arguments, message):
+    refused = invoke("convert", *arguments)
+    assert refused.exit_code == 2
+    assert message in refused.stderr

@@ -1,0 +1,71 @@
+"""What each verifier wants a network to look like, as the passes that bring it there.
+
+What is said of a reader was found by giving it single operators and comparing what it makes of them at one point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from secateur.formats.errors import InputError
+
+_CLEAN = "inputs,functions,constants,identity,dead"
+_SHAPES = "shapes,constants,shapes,constants,shapes,constants,flatten,constants,identity,dead"
+_STATIC = f"batch=1,{_SHAPES}"
+_DYNAMIC = f"batch,{_SHAPES}"
+_LAYERS = "noops,batchnorm,gemm,affine,transposes,affine"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The passes for one verifier, and the facts that chose them."""
+
+    passes: str
+    because: str
+
+
+TARGETS: dict[str, Target] = {
+    "marabou": Target(
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,broadcasts,linear,reshapes,"
+        "gemm,chain,reshapes,dead,unused",
+        "maraboupy 2.0.0 reads Gemm with a bias, MatMul, Add, Sub, plain Conv, BatchNormalization, Relu, LeakyRelu, "
+        "Sigmoid, Tanh, MaxPool, Flatten, Reshape and nothing else; it misreads broadcast sums, x + x, Transpose, "
+        "padded MaxPool, one-dimensional Conv and products of rank 3",
+    ),
+    "nnenum": Target(
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,subtract,reshapes,dead,unused",
+        "nnenum splits at Relu and runs what lies between in onnxruntime as linear: every other nonlinearity must go",
+    ),
+    "neuralsat": Target(
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
+        "NeuralSAT's onnx2pytorch checks its model with a batch of two, knows opsets to 13 best and Gemm as a layer",
+    ),
+    "abcrown": Target(
+        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
+        "α,β-CROWN's onnx2pytorch batches sub-problems: a batch dimension that is free, Gemm, Flatten",
+    ),
+    "vibecheck": Target(
+        f"{_CLEAN},{_STATIC},float32,{_LAYERS},convolutions,reshapes,dead,unused",
+        "vibecheck 1.1.0 ignores α and β of Gemm, and takes only the first two pads of a Conv: both plain here",
+    ),
+    "pynever": Target(
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,reshapes,chain,dead,unused",
+        "pyNeVer takes chains of Gemm, Conv, Relu, pools, Flatten: no arithmetic between layers",
+    ),
+    "matlab": Target(
+        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
+        "MATLAB's importNetworkFromONNX makes layers of Gemm, Conv, pools and activations up to opset 14 or so, custom "
+        "ones of the rest; a leading batch dimension",
+    ),
+}
+
+
+def passes_for(verifier: str) -> str:
+    """The passes of a verifier, as `passes.named` takes them.
+
+    Raises:
+        InputError: a verifier that nothing is known of.
+    """
+    if verifier not in TARGETS:
+        raise InputError(f"no passes are known for '{verifier}': expected one of {', '.join(TARGETS)}")
+    return TARGETS[verifier].passes
