@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "verifiers": "List, install and examine verifiers; what ours understands.",
     },
     "Studies": {
+        "benchmark": "Begin, generate and check benchmark folders (VNN-COMP).",
         "run": "Verify every instance of an instances.csv; resumes.",
         "measure": "Measure models alike: accuracy, certified accuracy, bounds, cost.",
         "report": "Turn records into one HTML page, tables and figures.",
