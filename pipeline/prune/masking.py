@@ -19,6 +19,7 @@ from secateur.formats.onnx_model import Model
 from secateur.pipeline.prune import allocation, criteria, patterns, schedule, units
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
 from secateur.pipeline.prune.granularity import Granularity
+from secateur.pipeline.prune.layers import Layer
 from secateur.pipeline.prune.plan import Plan
 from secateur.pipeline.prune.pool import Bools, Masks, Pool, Saliency, Scores
 from secateur.pipeline.prune.units import Units
@@ -76,6 +77,7 @@ def prune(
     model: Model,
     plan: Plan | str,
     *,
+    keep: Mask | None = None,
     data: Samples | None = None,
     device: str = "cpu",
     **settings: Any,
@@ -88,31 +90,37 @@ def prune(
     stay, and every layer keeps its best unit, so that fewer than k may go: see `Pruned`. Scores of larger units than
     a weight are reduced and normalised as the criterion's source does it, unless the plan says otherwise.
 
+    `keep` is the mask of an earlier round: what it removed stays gone, its units count among the k, and the mask that
+    results includes it.
+
     Raises:
         InputError: a plan that is none; nothing to prune, a pattern that matches nothing; data or ε that the
             criterion needs are missing.
         UnsupportedError: quantised or sparse weights, an operator that the criterion does not know.
     """
     plan = Plan(plan, **settings) if isinstance(plan, str) else replace(plan, **settings)
+    source = model
+    if keep is not None:
+        model = replace(model, proto=masked(model, keep))
     gathered = units.gather(model, plan.units, plan.choice)
     if plan.refill:
         fine = replace(plan, granularity="weight", refill=False, reduction=None, normaliser=None)
         weights = units.gather(model, fine.units, plan.choice)
-        left = _steps(model, fine, weights, data, device).masks()
+        left = _steps(model, fine, weights, keep, data, device).masks()
         by_size = replace(plan, criterion="magnitude", options={})
         scores = scores_of(by_size, gathered.pools, _surviving_weights(model, gathered.pools, left))
         chosen = choose(plan, gathered, scores, lambda sparsity: sparsity)
     else:
-        chosen = _steps(model, plan, gathered, data, device)
+        chosen = _steps(model, plan, gathered, keep, data, device)
     counts = chosen.units, chosen.wanted, chosen.pruned
     scored = {pool.name for pool in chosen.pools}
     unscored = tuple(pool.name for pool in gathered.pools if pool.name not in scored)
     arguments = plan.to_dict() | _traces(data)
     extra = {key: _text(value) for key, value in arguments.items() if key not in ("criterion", "granularity")}
-    mask = Mask(chosen.masks(), model.sha256, plan.criterion, plan.granularity, extra)
+    mask = Mask(_with(keep, chosen.masks()), source.sha256, plan.criterion, plan.granularity, extra)
     del chosen  # as large as the mask
-    proto = masked(model, mask)
-    onnx_model.add_provenance(proto, "prune", arguments, model.sha256)
+    proto = masked(source, mask)
+    onnx_model.add_provenance(proto, "prune", arguments, source.sha256)
     return Pruned(proto, mask, *counts, unscored)
 
 
@@ -195,27 +203,63 @@ def _check(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
 # --- the steps of a plan -------------------------------------------------------------------------------------
 
 
-def _steps(model: Model, plan: Plan, gathered: Units, data: Samples | None, device: str) -> Chosen:
-    """Score, drop, and score again what is left; what went stays gone. Pools without scores are left out."""
+def _steps(
+    model: Model, plan: Plan, gathered: Units, keep: Mask | None, data: Samples | None, device: str
+) -> Chosen:
+    """Score, drop, and score again what is left; what went stays gone, and what `keep` (already applied to `model`)
+    removed. Pools without scores are left out."""
     layers = tuple({layer.weight: layer for pool in gathered.pools for layer in pool.layers}.values())
     context = Context(
         model, layers, seed=plan.seed, data=data, epsilon=plan.epsilon, device=device, options=plan.options
     )
     chosen: Chosen | None = None
+    gone: Sequence[Bools] | None = None
+    if keep is not None:
+        context = replace(context, keep=_weights_kept(keep, layers))
     for until in schedule.course(plan.schedule, plan.steps):
         context = replace(context, sparsity=until(plan.overall))
         if chosen is not None:
-            masks = chosen.masks()
+            masks = _with(keep, chosen.masks())
             now = masked(model, Mask(masks, model.sha256, plan.criterion, plan.granularity))
             context = replace(context, model=replace(model, proto=now), keep=masks)
         saliency = criteria.score(plan.criterion, context)
         if chosen is None:
             gathered = replace(gathered, pools=[pool for pool in gathered.pools if pool.scored(saliency)])
-        scores = scores_of(plan, gathered.pools, saliency, chosen.dropped if chosen else None)
+            if keep is not None:
+                gone = _gone(gathered.pools, context.keep)
+        scores = scores_of(plan, gathered.pools, saliency, gone)
         del saliency
         chosen = choose(plan, gathered, scores, until)
+        gone = chosen.dropped
     assert chosen is not None
     return chosen
+
+
+def _weights_kept(keep: Mask, layers: Sequence[Layer]) -> Masks:
+    """What an earlier mask keeps of each layer's weight."""
+    names = (layer.weight for layer in layers)
+    return {name: np.asarray(keep.tensors[name]) for name in names if name in keep.tensors}
+
+
+def _gone(pools: Sequence[Pool], kept: Masks) -> list[Bools]:
+    """The units [rows, columns] of each pool of which an earlier mask keeps no weight."""
+    found = []
+    for pool in pools:
+        whole = zip(pool.layers, pool.shapes, strict=True)
+        left = {
+            layer.weight: np.broadcast_to(kept.get(layer.weight, np.bool_(True)), shape).astype(np.float64)
+            for layer, shape in whole
+        }
+        found.append(np.asarray(pool.score(left, REDUCTIONS["max"]) <= 0))
+    return found
+
+
+def _with(keep: Mask | None, masks: Masks) -> Masks:
+    """Both masks: what each of them keeps."""
+    together: Masks = dict(keep.tensors) if keep is not None else {}
+    for name, kept in masks.items():
+        together[name] = together[name] & kept if name in together else kept
+    return together
 
 
 def scores_of(

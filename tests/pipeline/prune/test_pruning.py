@@ -252,3 +252,21 @@ def test_provenance_tells_how_the_model_was_made():
         "seed": 0,
         "sparsity": 0.25,
     }
+
+
+@pytest.mark.parametrize("criterion", ["random", "magnitude"])
+@pytest.mark.parametrize("granularity", ["weight", "channel", "block:2x2"])
+def test_a_later_round_goes_on_from_the_mask_of_an_earlier_one(criterion, granularity):
+    dense = from_proto(cnn(channels=8))
+    first = prune(dense, criterion, sparsity=0.4, granularity=granularity, seed=1)
+    # weights that came back in between must not count: it is the mask that says what is gone
+    second = prune(dense, criterion, sparsity=0.7, granularity=granularity, seed=2, keep=first.mask)
+    alone = prune(dense, criterion, sparsity=0.7, granularity=granularity, seed=2)
+    assert second.wanted == alone.wanted == second.pruned
+    assert second.mask.sparsity == pytest.approx(alone.mask.sparsity, abs=0.15)
+    for name, keep in first.mask.tensors.items():
+        assert not (second.mask.tensors[name] & ~keep).any(), name
+    if criterion == "random":
+        assert any((second.mask.tensors[name] != alone.mask.tensors[name]).any() for name in alone.mask.tensors)
+    if granularity == "weight":
+        assert sum(int((~keep).sum()) for keep in second.mask.tensors.values()) == second.pruned
