@@ -37,6 +37,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "run": "Verify every instance of an instances.csv; resumes.",
         "measure": "Measure models alike: accuracy, certified accuracy, bounds, cost.",
         "report": "Turn records into one HTML page, tables and figures.",
+        "tickets": "Train, prune, rewind, train again, by method and seed; measure every round.",
         "demo": "Train, prune, shrink, attack, verify and report on digits.",
     },
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -241,7 +241,7 @@ def _weights_kept(keep: Mask, layers: Sequence[Layer]) -> Masks:
     return {name: np.asarray(keep.tensors[name]) for name in names if name in keep.tensors}
 
 
-def _gone(pools: Sequence[Pool], kept: Masks) -> list[Bools]:
+def _gone(pools: Sequence[Pool], kept: Mapping[str, Bools]) -> list[Bools]:
     """The units [rows, columns] of each pool of which an earlier mask keeps no weight."""
     found = []
     for pool in pools:

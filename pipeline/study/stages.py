@@ -27,6 +27,11 @@ class Stages:
         except (OSError, ValueError):
             self._done = {}
 
+    @property
+    def finished(self) -> frozenset[str]:
+        """The names of those that were finished once, whatever has changed since."""
+        return frozenset(self._done)
+
     def make(self, name: str, key: object, files: Sequence[str], work: Callable[[], None]) -> bool:
         """Do `work`, which writes `files` (relative to the directory), unless it is done; whether it was done."""
         text = json.dumps([onnx_model.tool_version(), key], sort_keys=True)

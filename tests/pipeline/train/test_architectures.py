@@ -18,6 +18,7 @@ from secateur.pipeline.train.export import export
 SHAPES = {
     "digits_mlp": (1, 8, 8),
     "digits_cnn": (1, 8, 8),
+    "conv_small": (1, 28, 28),
     "mnist_mlp": (1, 28, 28),
     "mnist_lenet": (1, 28, 28),
     "cifar_model_deep": (3, 32, 32),
