@@ -22,9 +22,10 @@ from secateur.formats.dataset import Dataset
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import prune
+from secateur.pipeline.measures.bench import Bench
 from secateur.pipeline.prune import calibration, layers, patterns
 from secateur.pipeline.study.stages import Stages
-from secateur.pipeline.tickets import evaluation, folder
+from secateur.pipeline.tickets import folder
 from secateur.pipeline.tickets.methods import Pruning
 from secateur.pipeline.tickets.recipe import Recipe
 from secateur.pipeline.train.loop import Epoch, train
@@ -48,14 +49,14 @@ def run(
 ) -> list[Record]:
     """Do (what is left of) `recipe` in `directory`; the records in order of seed, method and round.
 
-    `progress` is told after every epoch and every measured network how things stand, `steps` times.
+    `progress` is told after every epoch, image and other measure how things stand, `steps` times.
 
     Raises:
         InputError: data, network and recipe do not fit; the folder is of another recipe, or in use.
     """
     with folder.opened(directory, recipe) as place:
         data = dataset.load(recipe.data, "train", recipe.train_images)
-        test = dataset.load(recipe.data, "test")
+        bench = recipe.evaluation.bench(dataset.load(recipe.data, "test"), recipe.epsilon, device)
         records: list[Record] = []
 
         def found(record: Record, new: bool) -> None:
@@ -64,7 +65,7 @@ def run(
                 measurements.write(records, str(place / folder.RECORDS))
 
         for seed in recipe.seeds:
-            _Seed(place, recipe, seed, data, test, device, progress or (lambda status: None), found).run()
+            _Seed(place, recipe, seed, data, bench, device, progress or (lambda status: None), found).run()
         measurements.write(records, str(place / folder.RECORDS))
         return records
 
@@ -78,7 +79,8 @@ def steps(directory: str, recipe: Recipe) -> int:
             where = folder.place(name, number)
             if f"{where}/train" not in finished:
                 total += recipe.settings(seed, again=number > 0).epochs
-            total += name in _measured(recipe) and f"{where}/measure" not in finished
+            if name in _measured(recipe) and f"{where}/measure" not in finished:
+                total += recipe.evaluation.steps
     return total
 
 
@@ -116,7 +118,7 @@ class _Seed:
     recipe: Recipe
     seed: int
     data: Dataset
-    test: Dataset
+    bench: Bench
     device: str
     step: Progress
     found: Callable[[Record, bool], None]
@@ -125,11 +127,14 @@ class _Seed:
         self.home = self.folder / f"seed-{self.seed}"
         self.home.mkdir(exist_ok=True)
         self.stages = Stages(self.home)
-        self.data_sha256, self.test_sha256 = (_hash(one) for one in (self.data, self.test))
+        self.data_sha256 = hashlib.sha256(self.data.images.tobytes() + self.data.labels.tobytes()).hexdigest()
         self.start = self._start()
 
     def run(self) -> None:
-        dense = {one: self._dense(one) for one in _regularisers(self.recipe)}
+        dense: dict[str, tuple[Model, Model]] = {}
+        for one in _regularisers(self.recipe):  # the plain one first, which attacks are transferred from
+            dense[one] = self._dense(one)
+            self.dense = dense[""][0]
         done: dict[str, list[Model]] = {}
         for name in _with_sources(self.recipe):
             done[name] = self._method(name, *dense[self.recipe.of(name).regulariser], done)
@@ -259,34 +264,33 @@ class _Seed:
 
         self.stages.make(f"{place}/train", key, files, work)
         shutil.rmtree(self.home / place / "checkpoint", ignore_errors=True)
-        return onnx_model.read(str(self.home / files[0]))
+        return replace(onnx_model.read(str(self.home / files[0])), name=place)
 
     def _measure(self, name: str, number: int, model: Model, settings: Settings, made: Record) -> None:
         place = folder.place(name, number)
         path = self.home / place / "record.json"
 
+        dense = model if name == folder.dense("") else self.dense
+
         def work() -> None:
             record = {
+                **self.bench.measure(
+                    model, dense=dense, step=lambda status: self.step(f"seed {self.seed}: {status}")
+                ),
                 "method": name,
                 "objective": settings.objective,
-                "data": self.data.name,
                 "network": Path(self.recipe.network).name,
                 "seed": self.seed,
                 "round": number,
-                "epsilon": self.recipe.epsilon,
                 "model": f"{self.home.name}/{place}/model.onnx",
-                "model_sha256": model.sha256,
                 **made,
                 **json.loads((self.home / place / "training.json").read_text()),
-                **evaluation.measure(model, self.test, self.recipe.evaluation, self.recipe.epsilon),
             }
             measurements.write([record], str(path))
 
-        key = [model.sha256, made, asdict(self.recipe.evaluation), self.recipe.epsilon, self.test_sha256]
+        key = [self.bench.fingerprint(model, dense), made]
         new = self.stages.make(f"{place}/measure", key, [f"{place}/record.json"], work)
         self.found(measurements.read(str(path))[0], new)
-        if new:
-            self.step(f"seed {self.seed}, {place}: measured")
 
 
 def _sparsity(model: Model, held: Mask, pruning: Pruning) -> float:
@@ -299,10 +303,6 @@ def _sparsity(model: Model, held: Mask, pruning: Pruning) -> float:
     }
     gone = sum(int(np.count_nonzero(~held.tensors[name])) for name in sizes if name in held.tensors)
     return gone / sum(sizes.values())
-
-
-def _hash(data: Dataset) -> str:
-    return hashlib.sha256(data.images.tobytes() + data.labels.tobytes()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model, initializers
 from secateur.pipeline.prune import masks
 from secateur.pipeline.tickets import loop
+from secateur.pipeline.tickets.evaluation import Evaluation
 from secateur.pipeline.tickets.recipe import Recipe
 
 SMALL = Recipe(
@@ -29,6 +30,7 @@ SMALL = Recipe(
     training={"objective": "adversarial", "epochs": 2, "batch_size": 32},
     retraining={"epochs": 1},
     pruning={"rounds": 2, "share": 0.5, "samples": 32},
+    evaluation=Evaluation(images=2, timeout=20.0, attacked=8, pgd_steps=2, pgd_restarts=1),
     method={"slimming": {"then": "fine-tune"}, "random": {"one_shot": True}},
 )
 Finished = tuple[Path, list[dict[str, Any]], list[str]]
@@ -158,6 +160,14 @@ def test_early_weights_to_rewind_to(tmp_path: Path) -> None:
 # --- killed ----------------------------------------------------------------------------------------------------
 
 
+KILLED = replace(
+    SMALL,
+    methods=("imp+nrs", "refill"),
+    method={},
+    evaluation=Evaluation(1, measures=("accuracy", "complete")),
+)
+
+
 def timed(column: str) -> bool:
     return measurements.is_timed(column) or column == "training_seconds"
 
@@ -183,7 +193,7 @@ def killed(folder: Path, after: float) -> bool:
     child = os.fork()
     if not child:
         try:
-            loop.run(str(folder), SMALL)
+            loop.run(str(folder), KILLED)
         finally:
             os._exit(0)
     time.sleep(after)
@@ -191,24 +201,23 @@ def killed(folder: Path, after: float) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def kill_and_resume(folder: Path, whole: Path, times: int, seed: int) -> None:
+def kill_and_resume(folder: Path, times: int, seed: int) -> None:
     started = time.monotonic()
-    loop.run(str(folder / "timed"), SMALL)
+    loop.run(str(folder / "whole"), KILLED)
     needed = time.monotonic() - started
-    assert contents(folder / "timed") == contents(whole)
     moments = random.Random(seed)
     stopped = 0
     for _ in range(times):
         stopped += killed(folder / "killed", moments.uniform(0.02, 1.2 * needed / times))
     assert stopped >= times / 2
-    loop.run(str(folder / "killed"), SMALL)
-    assert contents(folder / "killed") == contents(whole)
+    loop.run(str(folder / "killed"), KILLED)
+    assert contents(folder / "killed") == contents(folder / "whole")
 
 
-def test_killed_and_resumed_it_ends_the_same(finished: Finished, tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, finished[0], 3, seed=int.from_bytes(os.urandom(4)))
+def test_killed_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, 3, seed=int.from_bytes(os.urandom(4)))
 
 
 @pytest.mark.slow
-def test_killed_ten_times_it_ends_the_same(finished: Finished, tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, finished[0], 10, seed=1)
+def test_killed_ten_times_it_ends_the_same(tmp_path: Path) -> None:
+    kill_and_resume(tmp_path, 10, seed=1)
