@@ -90,9 +90,10 @@ def climb(
     ask: Sequence[bool],
     hopeless: Sequence[bool],
     step: Callable[[], None] = lambda: None,
+    methods: Sequence[str] = METHODS,
 ) -> Ladder:
     """Bound every query's ball by intervals and by CROWN; prove those to `ask` for, where need be by α-CROWN, unless
-    they are `hopeless` (known to be false). `step` is called after each.
+    they are `hopeless` (known to be false). `step` is called after each. `methods`: the first so many of `METHODS`.
 
     The queries have one region each, as robustness properties have. α-CROWN optimises the slopes of all nodes, where
     these are not too many, and those of the clauses (Xu et al., "Fast and complete", ICLR 2021).
@@ -103,7 +104,7 @@ def climb(
         own = engine.engine_for(query)
         problems = subproblems([query])
         nodes, found = None, None
-        for method in METHODS:
+        for method in methods:
             if method == "alpha-crown" and (found or lost or not asked):
                 break
             nodes = _nodes(own, own.shaped(problems.boxes), method, nodes)

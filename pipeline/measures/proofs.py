@@ -25,13 +25,14 @@ def certify(
     queries: Sequence[Query],
     right: Flags,
     *,
-    by_bounds: bool,
+    methods: Sequence[str],
     completely: bool,
     timeout: float,
     seed: int,
     step: Step,
 ) -> dict[str, Any]:
-    """The columns of certified accuracy (see `formats.measurements`), of bounds and of both of robustness queries.
+    """The columns of certified accuracy (see `formats.measurements`), of bounds and of both of robustness queries;
+    bounds by `methods`: the first so many of `bounds.METHODS`, or none.
 
     An image that is not `right` [n] is not certified, whatever its ball holds. All others are one queue for complete
     verification. What bounds prove is certified, also where that ran out of time.
@@ -46,7 +47,7 @@ def certify(
         memory.forget_peak(str(engine.device))
         results = _verified(engine, queries, right, timeout, seed, step)
         found |= {"timeout": timeout, "peak_bytes": memory.peak(str(engine.device)), **_cost(results)}
-    if by_bounds:
+    if methods:
         lost = [result is not None and result.verdict == "sat" for result in results]
         count = iter(range(1, len(queries) + 1))
         ladder = bounds.climb(
@@ -55,6 +56,7 @@ def certify(
             right.tolist(),
             lost,
             lambda: step(f"bounded {next(count)} of {len(queries)} images of {engine.model.name}"),
+            methods,
         )
         for query, method, refuted in zip(queries, ladder.proved, lost, strict=True):
             if method and refuted:
@@ -62,8 +64,8 @@ def certify(
                     f"{query.name}: proved by {method}, but a counterexample was found; report this",
                     where=engine.model.name,
                 )
-        for method in bounds.METHODS:
-            earlier = bounds.METHODS[: bounds.METHODS.index(method) + 1]
+        for method in methods:
+            earlier = methods[: methods.index(method) + 1]
             share = sum(proof in earlier for proof in ladder.proved) / len(queries)
             found[f"certified_{method.replace('-', '_')}"] = share
         found |= ladder.columns()

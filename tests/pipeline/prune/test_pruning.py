@@ -267,6 +267,8 @@ def test_a_later_round_goes_on_from_the_mask_of_an_earlier_one(criterion, granul
     for name, keep in first.mask.tensors.items():
         assert not (second.mask.tensors[name] & ~keep).any(), name
     if criterion == "random":
-        assert any((second.mask.tensors[name] != alone.mask.tensors[name]).any() for name in alone.mask.tensors)
+        assert any(
+            (second.mask.tensors[name] != alone.mask.tensors[name]).any() for name in alone.mask.tensors
+        )
     if granularity == "weight":
         assert sum(int((~keep).sum()) for keep in second.mask.tensors.values()) == second.pruned
