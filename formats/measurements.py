@@ -51,6 +51,17 @@ COLUMNS: dict[str, Column] = {
     "seed": Column("count", "the seed of its training"),
     "round": Column("count", "rounds of pruning before it"),
     "sparsity": Column("number", "share of the prunable weights (or of what the method prunes) that is gone"),
+    # how it came about, in the loop of `secateur tickets`
+    "regulariser": Column("text", "what training added to the loss; empty: nothing"),
+    "granularity": Column("text", "the units that were pruned; empty: none"),
+    "target": Column("number", "share of the units that the method was to prune"),
+    "mask_sha256": Column("text", "the mask's hash"),
+    "ticket_sha256": Column("text", "hash of the network that training began with: survivors rewound, or as they were"),
+    "scored_sha256": Column("text", "hash of the network that the criterion looked at"),
+    "epochs": Column("count", "epochs of training"),
+    "best_epoch": Column("count", "the one whose weights were kept"),
+    "validation": Column("number", "its accuracy on held-out training images, in the objective's eyes"),
+    "training_seconds": Column("number", "of training", timed=True),
     # how it was measured
     "fingerprint": Column("text", "hash of model, images and settings: what is known under it is not measured again"),
     "epsilon": Column("number", "radius ε of the balls (ℓ∞, raw pixels)"),

@@ -34,12 +34,8 @@ from secateur.pipeline.train.start import starting_model
 
 Progress = Callable[[str], None]
 Record = dict[str, Any]
-"""Of one network: what it is (`method`, `objective`, `regulariser`, `data`, `network`, `seed`, `round`, `epsilon`), how
-far it is pruned (`granularity`; `target`, the share of units that was asked for; `sparsity`, the share of weights that
-are gone, of the layers that may be pruned), where it lies (`model`, `mask`: paths below the run's folder), what it was
-made from (hashes: `model_sha256`, `mask_sha256`, `ticket_sha256` that training began with, `scored_sha256` that the
-criterion looked at), how training went (`epochs`, `best_epoch`, `validation`: accuracy on held-out training images,
-under attack or certified where training was, `training_seconds`), then what was measured on test images."""
+"""Of one network: where it stands, how it came about and what was measured; columns as in `formats.measurements`.
+`model` and `mask` are paths below the run's folder; `sparsity` counts weights of the layers that may be pruned."""
 
 DENSE_ROUND, EARLY = 0, "early.onnx"
 

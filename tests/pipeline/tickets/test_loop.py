@@ -30,7 +30,7 @@ SMALL = Recipe(
     training={"objective": "adversarial", "epochs": 2, "batch_size": 32},
     retraining={"epochs": 1},
     pruning={"rounds": 2, "share": 0.5, "samples": 32},
-    evaluation=Evaluation(images=2, timeout=20.0, attacked=8, pgd_steps=2, pgd_restarts=1),
+    evaluation=Evaluation(1, 20.0, attacked=8, pgd_steps=2, measures=("accuracy", "transfer", "bounds")),
     method={"slimming": {"then": "fine-tune"}, "random": {"one_shot": True}},
 )
 Finished = tuple[Path, list[dict[str, Any]], list[str]]
@@ -164,12 +164,8 @@ KILLED = replace(
     SMALL,
     methods=("imp+nrs", "refill"),
     method={},
-    evaluation=Evaluation(1, measures=("accuracy", "complete")),
+    evaluation=Evaluation(images=1, timeout=20.0, measures=("accuracy", "complete")),
 )
-
-
-def timed(column: str) -> bool:
-    return measurements.is_timed(column) or column == "training_seconds"
 
 
 def contents(folder: Path) -> dict[str, bytes | list[dict[str, Any]]]:
@@ -182,7 +178,9 @@ def contents(folder: Path) -> dict[str, bytes | list[dict[str, Any]]]:
         if path.suffix in (".json", ".jsonl"):
             if path.name != "stages.json":  # holds hashes of files with seconds in them
                 lines = [json.loads(line) for line in path.read_text().splitlines()]
-                found[name] = [{key: line[key] for key in line if not timed(key)} for line in lines]
+                found[name] = [
+                    {key: line[key] for key in line if not measurements.is_timed(key)} for line in lines
+                ]
         else:
             found[name] = path.read_bytes()
     return found
