@@ -14,6 +14,7 @@ from onnx import external_data_helper
 
 from secateur.formats import onnx_parts, streams
 from secateur.formats.errors import InputError
+from secateur.formats.onnx_parts import Arrays
 
 LIMIT = 2**31 - 2**24
 """Bytes of weights from which a model goes into two files: protobuf reads 2 GiB, and the graph needs some of them."""
@@ -50,13 +51,14 @@ def load(proto: onnx.ModelProto, folder: Path | None, name: str, digest: Callabl
         digest(tensor.raw_data)
 
 
-def needed(proto: onnx.ModelProto) -> bool:
-    """Whether the model is too large for one file."""
-    sizes = (len(tensor.raw_data) or _WIDEST * prod(tensor.dims) for tensor in proto.graph.initializer)
+def needed(proto: onnx.ModelProto, weights: Arrays) -> bool:
+    """Whether the model, whose initializers have the values `weights` where `proto` has none, is too large for one
+    file."""
+    sizes = (_size(tensor, weights) or _WIDEST * prod(tensor.dims) for tensor in proto.graph.initializer)
     return sum(sizes) > LIMIT
 
 
-def write(proto: onnx.ModelProto, destination: str) -> None:
+def write(proto: onnx.ModelProto, weights: Arrays, destination: str) -> None:
     """Write the model to the path `destination` with its weights in a second file, `destination` + `.data`, which
     comes first, so that a model that is there is whole.
 
@@ -70,21 +72,28 @@ def write(proto: onnx.ModelProto, destination: str) -> None:
             hint="write it with -o FILE: its weights go to a second file",
         )
     path = Path(destination.removesuffix(".gz") + SUFFIX)
-    outside = [len(tensor.raw_data) > _SMALL for tensor in proto.graph.initializer]
-    chosen = [tensor for tensor, out in zip(proto.graph.initializer, outside, strict=True) if out]
-    streams.write_pieces(str(path), (tensor.raw_data for tensor in chosen))
-    rest = onnx_parts.with_initializers(proto, _stubs(proto, outside, path.name))
+    sizes = [_size(tensor, weights) for tensor in proto.graph.initializer]
+    chosen = [tensor for tensor, size in zip(proto.graph.initializer, sizes, strict=True) if size > _SMALL]
+    data = (weights[t.name].tobytes() if t.name in weights else t.raw_data for t in chosen)
+    streams.write_pieces(str(path), data)
+    rest = onnx_parts.with_initializers(proto, _stubs(proto, sizes, path.name))
     streams.write_pieces(destination, onnx_parts.pieces(rest))
 
 
-def _stubs(proto: onnx.ModelProto, outside: list[bool], place: str) -> Iterator[onnx.TensorProto]:
+def _size(tensor: onnx.TensorProto, weights: Arrays) -> int:
+    """Bytes of `raw_data`."""
+    if tensor.name in weights:
+        return int(prod(tensor.dims) * onnx_parts.DTYPES[tensor.data_type].itemsize)
+    return len(tensor.raw_data)
+
+
+def _stubs(proto: onnx.ModelProto, sizes: list[int], place: str) -> Iterator[onnx.TensorProto]:
     """The initializers, those outside without their data but with where they are."""
     start = 0
-    for tensor, out in zip(proto.graph.initializer, outside, strict=True):
-        if not out:
+    for tensor, size in zip(proto.graph.initializer, sizes, strict=True):
+        if size <= _SMALL:
             yield tensor
             continue
-        size = len(tensor.raw_data)
         stub = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
         stub.data_location = onnx.TensorProto.EXTERNAL
         for key, value in (("location", place), ("offset", start), ("length", size)):

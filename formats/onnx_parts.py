@@ -1,12 +1,14 @@
-"""Large models in parts, so that their weights lie in memory as few times as possible.
+"""Large models in parts, so that their weights lie in memory as few times as possible: none, one, or one tensor.
 
-protobuf takes twice a message's size to serialise it, and ONNX's checker and onnxruntime start from serialised bytes:
-for a model of hundreds of megabytes that is most of what pruning it would need.
+protobuf holds a message as a whole, gives its bytes out as copies, and takes twice its size to serialise it; ONNX's
+checker and onnxruntime start from serialised bytes. For a model of hundreds of megabytes that would be most of what
+pruning it takes. So the values of large initializers lie apart from the proto, by name, and may be made (read from a
+file, masked) whenever somebody asks for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -16,40 +18,92 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-Arrays = dict[str, NDArray[np.generic]]
+Array = NDArray[np.generic]
+Arrays = Mapping[str, Array]
 
 LARGE = 16 * 2**20
 """Bytes of weights from which it pays to keep them apart."""
 
-_SMALL = 1024  # elements up to which a tensor may be a scale, a slope, …: what operators want to be constant
-_BYTES = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.DOUBLE: 8, onnx.TensorProto.FLOAT16: 2}
+SMALL = 1024
+"""Elements up to which a tensor stays in the proto: scales, slopes, …, which operators want to be constant."""
+
+DTYPES: dict[int, np.dtype[np.generic]] = {
+    onnx.TensorProto.FLOAT: np.dtype("<f4"),
+    onnx.TensorProto.DOUBLE: np.dtype("<f8"),
+    onnx.TensorProto.FLOAT16: np.dtype("<f2"),
+}
+"""The types of weights, as `raw_data` holds them."""
+
+_NONE: Arrays = {}
 
 
-def apart(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, Arrays]:
+class Lazy(Arrays):
+    """Arrays by name, each made anew whenever it is asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Array]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, name: str) -> Array:
+        return self._makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+
+def values(proto: onnx.ModelProto, weights: Arrays = _NONE) -> Lazy:
+    """All initializers by name; `weights` are those that `proto` has without their values."""
+
+    def maker(tensor: onnx.TensorProto) -> Callable[[], Array]:
+        name = tensor.name
+        return (lambda: weights[name]) if name in weights else (lambda: numpy_helper.to_array(tensor))
+
+    return Lazy({tensor.name: maker(tensor) for tensor in proto.graph.initializer})
+
+
+def whole(proto: onnx.ModelProto, weights: Arrays) -> onnx.ModelProto:
+    """A copy of the model with these values of its initializers inside."""
+
+    def filled(tensor: onnx.TensorProto) -> onnx.TensorProto:
+        if tensor.name not in weights:
+            return tensor
+        copy = onnx.TensorProto()
+        copy.CopyFrom(tensor)
+        copy.raw_data = weights[tensor.name].tobytes()
+        return copy
+
+    return with_initializers(proto, map(filled, proto.graph.initializer))
+
+
+def apart(proto: onnx.ModelProto, weights: Arrays = _NONE) -> tuple[onnx.ModelProto, Arrays]:
     """The model with its large float initializers turned into graph inputs, and their values by name.
 
-    It computes the same when it is fed these values. A model that has less than `LARGE` bytes of them comes back as it
-    is, with no values.
+    It computes the same when it is fed these values. `weights` are those that lie apart already; without any, a model
+    that has less than `LARGE` bytes of them comes back as it is, with no values.
     """
-    wanted = {
-        tensor.name: _BYTES[tensor.data_type] * elements
-        for tensor in proto.graph.initializer
-        if tensor.data_type in _BYTES and (elements := prod(tensor.dims)) > _SMALL
-    }
-    if sum(wanted.values()) < LARGE:
-        return proto, {}
+    if not weights:
+        wanted = {
+            tensor.name: DTYPES[tensor.data_type].itemsize * elements
+            for tensor in proto.graph.initializer
+            if tensor.data_type in DTYPES and (elements := prod(tensor.dims)) > SMALL
+        }
+        if sum(wanted.values()) < LARGE:
+            return proto, {}
+        everything = values(proto)
+        weights = {name: everything[name] for name in wanted}
     rest = with_initializers(
-        proto, (tensor for tensor in proto.graph.initializer if tensor.name not in wanted)
+        proto, (tensor for tensor in proto.graph.initializer if tensor.name not in weights)
     )
     listed = {value.name for value in rest.graph.input}
-    arrays: Arrays = {}
     for tensor in proto.graph.initializer:
-        if tensor.name in wanted:
-            arrays[tensor.name] = numpy_helper.to_array(tensor)
-            if tensor.name not in listed:
-                value = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-                rest.graph.input.append(value)
-    return rest, arrays
+        if tensor.name in weights and tensor.name not in listed:
+            rest.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return rest, weights
 
 
 def rejoined(rest: onnx.ModelProto, whole: onnx.ModelProto, names: Container[str]) -> onnx.ModelProto:
@@ -68,14 +122,16 @@ def rejoined(rest: onnx.ModelProto, whole: onnx.ModelProto, names: Container[str
     return joined
 
 
-def check(proto: onnx.ModelProto) -> None:
-    """ONNX's checker: initializers one by one, then the rest, with empty ones in their place.
+def check(proto: onnx.ModelProto, weights: Arrays = _NONE) -> None:
+    """ONNX's checker: initializers one by one, then the rest, with empty ones in their place. Of `weights`, which lie
+    apart, type and shape are known to be right.
 
     Raises:
         onnx.checker.ValidationError: what is wrong.
     """
     for tensor in proto.graph.initializer:
-        onnx.checker.check_tensor(tensor)
+        if tensor.name not in weights:
+            onnx.checker.check_tensor(tensor)
     kind = onnx.TensorProto.FLOAT
     empty = (
         onnx.TensorProto(name=tensor.name, data_type=kind, dims=[0]) for tensor in proto.graph.initializer
@@ -100,8 +156,8 @@ def with_initializers(proto: onnx.ModelProto, tensors: Iterable[onnx.TensorProto
     return copy
 
 
-def pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
-    """`proto.SerializeToString(deterministic=True)`, piece by piece, an initializer each.
+def pieces(proto: onnx.ModelProto, weights: Arrays = _NONE) -> Iterator[bytes]:
+    """`SerializeToString(deterministic=True)` of the whole model, piece by piece, an initializer each.
 
     A message's bytes are its fields' in the order of their numbers; a message in a message leads with its length. So
     the fields before and after the graph, and before and after its initializers, are serialised by themselves.
@@ -114,22 +170,37 @@ def pieces(proto: onnx.ModelProto) -> Iterator[bytes]:
     tensor_field = proto.graph.DESCRIPTOR.fields_by_name["initializer"].number
     before, after = _fields(proto, graph_field)
     inner_before, inner_after = _fields(proto.graph, tensor_field)
-    lengths = [len(_tensor(tensor)) for tensor in proto.graph.initializer]
-    leads = [_lead(tensor_field, length) for length in lengths]
+    lengths = [_length(tensor, weights) for tensor in proto.graph.initializer]
+    leads = [lead(tensor_field, length) for length in lengths]
     total = len(inner_before) + sum(lengths) + sum(map(len, leads)) + len(inner_after)
-    yield before + (_lead(graph_field, total) if proto.HasField("graph") else b"") + inner_before
-    for lead, tensor in zip(leads, proto.graph.initializer, strict=True):
-        yield lead
-        yield _tensor(tensor)
+    yield before + (lead(graph_field, total) if proto.HasField("graph") else b"") + inner_before
+    for start, tensor in zip(leads, proto.graph.initializer, strict=True):
+        yield start
+        yield from _tensor(tensor, weights)
     yield inner_after + after
 
 
-def _tensor(tensor: onnx.TensorProto) -> bytes:
-    data: bytes = tensor.SerializeToString(deterministic=True)
-    return data
+def _tensor(tensor: onnx.TensorProto, weights: Arrays) -> Iterator[bytes]:
+    if tensor.name not in weights:
+        yield tensor.SerializeToString(deterministic=True)
+        return
+    raw = tensor.DESCRIPTOR.fields_by_name["raw_data"].number
+    before, after = _fields(tensor, raw)
+    array = weights[tensor.name]
+    yield before + lead(raw, array.nbytes)
+    yield array.tobytes()
+    yield after
 
 
-def _lead(field: int, length: int) -> bytes:
+def _length(tensor: onnx.TensorProto, weights: Arrays) -> int:
+    if tensor.name not in weights:
+        return int(tensor.ByteSize())
+    raw = tensor.DESCRIPTOR.fields_by_name["raw_data"].number
+    size: int = prod(tensor.dims) * DTYPES[tensor.data_type].itemsize
+    return int(tensor.ByteSize()) + len(lead(raw, size)) + size
+
+
+def lead(field: int, length: int) -> bytes:
     """Tag and length of an embedded message (wire type 2), as varints."""
     return _varint(field << 3 | 2) + _varint(length)
 

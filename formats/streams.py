@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import sys
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 from secateur.formats.errors import InputError
 
 STREAM = "-"
 _GZIP_MAGIC = b"\x1f\x8b"
+_IN_MEMORY = 16 * 2**20  # bytes of a temporary copy from which it goes to the disk
 
 
 def display_name(source: str) -> str:
@@ -28,8 +31,10 @@ def folder(source: str) -> Path | None:
     return None if source == STREAM else Path(source).parent
 
 
-def read_bytes(source: str) -> bytes:
-    """All bytes of `source` (a path, or `-` for standard input), gunzipped when they are gzip.
+@contextmanager
+def opened(source: str) -> Iterator[BufferedReader]:
+    """The bytes of `source` (a path, or `-` for standard input), gunzipped when they are gzip, as a file that can be
+    read anywhere: what is no such file is copied to a temporary one, in memory while it is small.
 
     A path without `.gz` whose file is missing is also looked for with `.gz` appended, since benchmark lists
     name files without it.
@@ -38,26 +43,51 @@ def read_bytes(source: str) -> bytes:
         InputError: missing or unreadable file, damaged gzip data, nothing on standard input.
     """
     where = display_name(source)
-    try:
-        if source == STREAM:
-            data = sys.stdin.buffer.read()
-        else:
-            path = Path(source)
-            if not path.exists() and path.with_name(path.name + ".gz").exists():
-                path = path.with_name(path.name + ".gz")
-            data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError("no such file", where=where, hint="check the path") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror or error}", where=where) from None
-    if data[:2] == _GZIP_MAGIC:
+    with ExitStack() as stack:
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
+            if source == STREAM:
+                file = stack.enter_context(_copied(sys.stdin.buffer))
+            else:
+                file = stack.enter_context(_path(source).open("rb"))
+            if not file.seekable():
+                file = stack.enter_context(_copied(file))
+            magic = file.read(len(_GZIP_MAGIC))
+            file.seek(0)
+            if magic == _GZIP_MAGIC:
+                file = stack.enter_context(_copied(gzip.GzipFile(fileobj=file)))
+        except FileNotFoundError:
+            raise InputError("no such file", where=where, hint="check the path") from None
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise InputError(f"damaged gzip data: {error}", where=where, hint="compress it again") from None
-    if not data:
-        raise InputError("empty: expected data, found 0 bytes", where=where)
-    return data
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", where=where) from None
+        if not magic or not file.read(1):
+            raise InputError("empty: expected data, found 0 bytes", where=where)
+        file.seek(0)
+        yield file
+
+
+def _path(source: str) -> Path:
+    path = Path(source)
+    compressed = path.with_name(path.name + ".gz")
+    return compressed if not path.exists() and compressed.exists() else path
+
+
+def _copied(stream: IO[bytes] | gzip.GzipFile) -> BufferedReader:
+    copy = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (whoever called closes it)
+    shutil.copyfileobj(stream, copy)
+    copy.seek(0)
+    return cast("BufferedReader", copy)
+
+
+def read_bytes(source: str) -> bytes:
+    """All bytes of `source`; see `opened`."""
+    with opened(source) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"cannot be read: {reason}", where=display_name(source)) from None
 
 
 def write_bytes(destination: str, data: bytes) -> None:

@@ -119,10 +119,15 @@ def producers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
     return {name: node for node in graph.node for name in node.output if name}
 
 
+def names(graph: onnx.GraphProto) -> set[str]:
+    """The names of all values."""
+    taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    return taken | {name for node in graph.node for name in [*reads(node), *node.output]}
+
+
 def unused_name(graph: onnx.GraphProto, wish: str) -> str:
     """`wish`, or `wish` with the first number that makes it unused in the graph."""
-    taken = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
-    taken |= {name for node in graph.node for name in [*reads(node), *node.output]}
+    taken = names(graph)
     name, number = wish, 1
     while name in taken:
         name, number = f"{wish}_{number}", number + 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from secateur.formats import onnx_parts
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
-from secateur.formats.onnx_model import Model
+from secateur.formats.onnx_model import Model, in_parts
 
 Array = NDArray[np.generic]
 Function = Callable[[Array], Array]
@@ -92,7 +92,7 @@ def count_inputs(model: Model | onnx.ModelProto) -> int:
 
 def count_outputs(model: Model | onnx.ModelProto) -> int:
     """Elements of all graph outputs together (one sample), found by running zeros when not declared."""
-    graph = model.graph
+    graph = in_parts(model)[0].graph
     if all(value.type.tensor_type.HasField("shape") for value in graph.output) and not any(
         _symbolic(dim) for value in graph.output for dim in list(value.type.tensor_type.shape.dim)[1:]
     ):
@@ -131,8 +131,12 @@ class Runner:
         if isinstance(model, ort.InferenceSession):
             ready = model
         else:
-            proto, name = (model.proto, model.name) if isinstance(model, Model) else (model, None)
-            self._proto, self._weights = onnx_parts.apart(proto) if frugal else (proto, {})
+            name = model.name if isinstance(model, Model) else None
+            if frugal:
+                self._proto, weights = onnx_parts.apart(*in_parts(model))
+                self._weights = dict(weights)
+            else:
+                self._proto = model.proto if isinstance(model, Model) else model
             ready = _session(self._proto, threads, bool(self._weights), name)
         self._single = _Loaded(ready, self._weights)
         self._inputs = self._single.inputs
@@ -235,7 +239,7 @@ def free_batch(proto: onnx.ModelProto, symbol: str = "batch", but: Container[str
 
 def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that nodes compute for one sample of zeros, by running it."""
-    rest, weights = onnx_parts.apart(model.proto if isinstance(model, Model) else model)
+    rest, weights = onnx_parts.apart(*in_parts(model))
     copy = onnx.ModelProto()
     copy.CopyFrom(rest)
     known = {value.name for value in copy.graph.output}
@@ -244,7 +248,7 @@ def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     ready = session(copy, frugal=True)
     feeds = zeros(ready, but=weights)
     names = [value.name for value in ready.get_outputs()]
-    results = answers(ready, names, {**feeds, **weights})
+    results = answers(ready, names, feeds | dict(weights))
     shapes = {name: np.shape(value) for name, value in zip(names, results, strict=True)}
     return shapes | {name: value.shape for name, value in feeds.items()}
 
@@ -287,6 +291,11 @@ def sample_inputs(inputs: int, *, seed: int, samples: int) -> NDArray[np.float32
     return np.concatenate([uniform, normal])
 
 
+def enough(model: Model | onnx.ModelProto) -> int:
+    """How many inputs a comparison takes by itself: 64, or fewer large ones: 2¹⁸ elements' worth, but at least 8."""
+    return min(64, max(8, _CHUNK_ELEMENTS // max(1, count_inputs(model))))
+
+
 def compare(
     a: Model | onnx.ModelProto | Function,
     b: Model | onnx.ModelProto | Function,
@@ -295,10 +304,11 @@ def compare(
     samples: int | None = None,
     tolerance: float = 1e-4,
     real_inputs: Array | None = None,
+    frugal: bool = True,
 ) -> float:
     """Worst |a(x) − b(x)| / max(1, max |a(x)|) over random inputs (and `real_inputs` [N, ...], when given).
 
-    Left to itself it draws 64 inputs, or fewer for large ones: 2¹⁸ elements' worth, but at least 8.
+    Left to itself it draws as many as are `enough`. One side runs after the other, `frugal` as in `Runner`.
 
     Either side may be a model or a function [N, inputs] -> [N, outputs]; one must be a model.
 
@@ -309,14 +319,14 @@ def compare(
     models = [side for side in (a, b) if not callable(side)]
     inputs = count_inputs(models[0])
     if samples is None:
-        samples = min(64, max(8, _CHUNK_ELEMENTS // max(1, inputs)))
+        samples = enough(models[0])
     x: Array = sample_inputs(inputs, seed=seed, samples=samples)
     if real_inputs is not None:
         real = np.asarray(real_inputs, np.float32).reshape(len(real_inputs), -1)
         if real.shape[1] != inputs:
             raise InputError(f"the data's samples have {real.shape[1]} elements, the network {inputs} inputs")
         x = np.concatenate([x, real])
-    first, second = (side(x) if callable(side) else Runner(side, frugal=True)(x) for side in (a, b))
+    first, second = (side(x) if callable(side) else Runner(side, frugal=frugal)(x) for side in (a, b))
     if first.shape != second.shape:
         raise CheckFailed(f"the rewritten model has {second.shape[1]} outputs, the original {first.shape[1]}")
     worst = difference(first, second)
@@ -343,8 +353,9 @@ def difference(a: Array, b: Array) -> float:
 
 
 def _graph_inputs(model: Model | onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in constants]
+    graph = in_parts(model)[0].graph
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
 
 
 def _symbolic(dim: onnx.TensorShapeProto.Dimension) -> bool:

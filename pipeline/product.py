@@ -215,7 +215,9 @@ def _product(query: Query, models: Sequence[Model], places: NDArray[np.intp], co
     builder = _Builder(places)
     for network, model in zip(query.networks, models, strict=True):
         same = opset.check(model.proto, version) is not None
-        builder.add(network, model if same else replace(model, proto=opset.rewrite(model.proto, version)))
+        builder.add(
+            network, model if same else Model(opset.rewrite(model.proto, version), model.sha256, model.name)
+        )
     [kind] = kinds
     graph = helper.make_graph(
         [*builder.nodes, helper.make_node("Concat", builder.results, ["Y"], "join", axis=1)],

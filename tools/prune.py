@@ -97,7 +97,7 @@ def command(
         if made.mask is None:
             raise click.UsageError("--mask-out: a recipe that shrinks has no mask of the model it began with")
         masks.write(made.mask, mask_out)
-    onnx_model.write(made.proto, output)
+    onnx_model.write(made.model, output)
     for line in made.lines:
         common.say(line)
 

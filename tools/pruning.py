@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from secateur.tools import common
+
 if TYPE_CHECKING:
     from secateur.formats.onnx_model import Model
     from secateur.pipeline.prune import Plan
@@ -165,6 +167,24 @@ data_options = _all(
         help="How many samples of it, drawn by --seed.",
     ),
     criterion_options,
+)
+
+
+compared_options = _all(
+    click.option(
+        "--data",
+        metavar="digits|PATH",
+        help="Compare on this data's samples, too: 'digits', or an .npz, IDX, CIFAR binary file or image folder.",
+    ),
+    common.split_option,
+    click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        default=256,
+        show_default=True,
+        help="How many samples of it, drawn by --seed.",
+    ),
+    common.seed_option,
 )
 
 

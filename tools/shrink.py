@@ -16,20 +16,7 @@ Examples:
 )
 @common.model_or_stdin_argument
 @click.option("--report", is_flag=True, help="Say layer by layer what went and what could not, and why.")
-@click.option(
-    "--data",
-    metavar="digits|PATH",
-    help="Compare on this data's samples, too: 'digits', or an .npz, IDX, CIFAR binary file or image folder.",
-)
-@common.split_option
-@click.option(
-    "--samples",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    help="How many samples of it, drawn by --seed.",
-)
-@common.seed_option
+@pruning.compared_options
 @common.output_option
 def command(
     model: str, report: bool, data: str | None, split: str, samples: int, seed: int, output: str

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from secateur.pipeline.prune.applying import apply
     from secateur.pipeline.prune.criteria import CRITERIA, Samples
-    from secateur.pipeline.prune.masking import Pruned, apply, prune
+    from secateur.pipeline.prune.masking import Pruned, prune
     from secateur.pipeline.prune.masks import stats
     from secateur.pipeline.prune.plan import Plan
     from secateur.pipeline.prune.shrinking import LayerReport, Shrunk, shrink
@@ -22,7 +23,7 @@ _HOMES = {
     "Pruned": "masking",
     "Samples": "criteria",
     "Shrunk": "shrinking",
-    "apply": "masking",
+    "apply": "applying",
     "prune": "masking",
     "shrink": "shrinking",
     "stats": "masks",

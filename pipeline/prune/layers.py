@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph
@@ -90,8 +88,3 @@ def _channel_axis(node: onnx.NodeProto, index: int, rank: int) -> int:
     if node.op_type == "Gemm":
         return 0 if onnxgraph.attribute(node, "transB", 0) else 1
     return rank - 1 if index == 1 else rank - 2
-
-
-def values(model: onnx.ModelProto) -> dict[str, NDArray[np.generic]]:
-    """All initializers by name, as arrays that may be written to."""
-    return {tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer}

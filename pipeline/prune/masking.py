@@ -1,4 +1,4 @@
-"""From a plan to a mask, and from a mask to a model with zeros."""
+"""From a plan to a mask."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
-from secateur.formats import onnx_model, onnx_parts, onnx_sparse
-from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
+from secateur.formats import onnx_model
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
-from secateur.pipeline.prune import allocation, criteria, patterns, schedule, units
+from secateur.pipeline import onnxrt
+from secateur.pipeline.prune import allocation, applying, criteria, patterns, schedule, units
 from secateur.pipeline.prune.criteria import NORMALISERS, REDUCTIONS, Context, Samples
 from secateur.pipeline.prune.granularity import Granularity
 from secateur.pipeline.prune.layers import Layer
@@ -24,20 +23,22 @@ from secateur.pipeline.prune.plan import Plan
 from secateur.pipeline.prune.pool import Bools, Masks, Pool, Saliency, Scores
 from secateur.pipeline.prune.units import Units
 
-_FLOATS = (np.float16, np.float32, np.float64)
-
 
 @dataclass(frozen=True)
 class Pruned:
     """A pruned model, its mask, and how many units (weights, channels, …) went of those that were wanted; `unscored`
     names what was left alone since the criterion has no scores for it."""
 
-    proto: onnx.ModelProto
+    model: Model
     mask: Mask
     units: int
     wanted: int
     pruned: int
     unscored: tuple[str, ...] = ()
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        return self.model.proto
 
     def summary(self) -> str:
         """One line for people."""
@@ -88,7 +89,8 @@ def prune(
     Of n units k = round(sparsity · n) go, exactly; ties go in order of position. A unit goes with everything that
     keeps it from being exactly zero (a channel: its weights, bias, normalisation, and what reads it). Graph outputs
     stay, and every layer keeps its best unit, so that fewer than k may go: see `Pruned`. Scores of larger units than
-    a weight are reduced and normalised as the criterion's source does it, unless the plan says otherwise.
+    a weight are reduced and normalised as the criterion's source does it, unless the plan says otherwise. The result is
+    compared as that of `apply`; of the data with as many samples as there are random ones.
 
     `keep` is the mask of an earlier round: what it removed stays gone, its units count among the k, and the mask that
     results includes it.
@@ -96,12 +98,13 @@ def prune(
     Raises:
         InputError: a plan that is none; nothing to prune, a pattern that matches nothing; data or ε that the
             criterion needs are missing.
-        UnsupportedError: quantised or sparse weights, an operator that the criterion does not know.
+        UnsupportedError: quantised or sparse weights, an operator that the criterion or onnxruntime does not know.
+        CheckFailed: the result is not the masked model.
     """
     plan = Plan(plan, **settings) if isinstance(plan, str) else replace(plan, **settings)
     source = model
     if keep is not None:
-        model = replace(model, proto=masked(model, keep))
+        model = applying.masked(model, keep)
     gathered = units.gather(model, plan.units, plan.choice)
     if plan.refill:
         fine = replace(plan, granularity="weight", refill=False, reduction=None, normaliser=None)
@@ -119,85 +122,9 @@ def prune(
     extra = {key: _text(value) for key, value in arguments.items() if key not in ("criterion", "granularity")}
     mask = Mask(_with(keep, chosen.masks()), source.sha256, plan.criterion, plan.granularity, extra)
     del chosen  # as large as the mask
-    proto = masked(source, mask)
-    onnx_model.add_provenance(proto, "prune", arguments, source.sha256)
-    return Pruned(proto, mask, *counts, unscored)
-
-
-def apply(model: Model, mask: Mask, *, force: bool = False, sparse: bool = False) -> onnx.ModelProto:
-    """A copy of `model` with zeros where `mask` says so; nothing else changes (but the provenance).
-
-    `force` lets a mask of another model pass, as long as its names and shapes fit. `sparse` stores the tensors sparse
-    that are smaller so, and compares the result in onnxruntime on random inputs: all outputs are the same.
-
-    Raises:
-        InputError: the mask was made for another model, or names or shapes do not fit.
-        CheckFailed: the result is not the masked model.
-    """
-    if mask.model_sha256 != model.sha256 and not force:
-        raise InputError(
-            f"the mask was made for the model {mask.model_sha256[:12]}…, this one is {model.sha256[:12]}…",
-            where=model.name,
-            hint="--force applies it where names and shapes fit",
-        )
-    proto = masked(model, mask)
-    arguments = {"criterion": mask.criterion, "granularity": mask.granularity, "forced": force}
-    onnx_model.add_provenance(proto, "apply", arguments | dict(mask.extra), model.sha256)
-    if not sparse:
-        return proto
-    from secateur.pipeline import onnxrt  # not needed otherwise
-
-    stored = onnx.ModelProto()
-    stored.CopyFrom(proto)
-    onnx_sparse.sparsify(stored)
-    onnxrt.compare(proto, stored, tolerance=0.0)
-    return stored
-
-
-def masked(model: Model, mask: Mask) -> onnx.ModelProto:
-    """A copy of the model with zeros where the mask says so, judged tensor by tensor.
-
-    Raises:
-        InputError: names or shapes do not fit.
-        UnsupportedError: the mask is of integers.
-        CheckFailed: the result is not the masked model.
-    """
-    dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for name, keep in mask.tensors.items():
-        if name not in dims:
-            raise InputError(f"the mask names '{name}', which is no initializer", where=model.name)
-        if dims[name] != keep.shape:
-            raise InputError(
-                f"the mask of '{name}' has shape {keep.shape}, the initializer {dims[name]}", where=model.name
-            )
-    tensors = (
-        _zeroed(tensor, mask.tensors.get(tensor.name), model.name) for tensor in model.graph.initializer
-    )
-    copy = onnx_parts.with_initializers(model.proto, tensors)
-    _check(model, mask, copy)
-    return copy
-
-
-def _zeroed(tensor: onnx.TensorProto, keep: Bools | None, where: str) -> onnx.TensorProto:
-    if keep is None:
-        return tensor
-    array = numpy_helper.to_array(tensor)
-    if array.dtype.type not in _FLOATS:
-        raise UnsupportedError(f"'{tensor.name}' is {array.dtype}: expected floats", where=where)
-    array = np.where(keep, array, array.dtype.type(0))
-    return numpy_helper.from_array(array, tensor.name)
-
-
-def _check(model: Model, mask: Mask, result: onnx.ModelProto) -> None:
-    """That the tensors are the originals, or the originals times the mask: by other means than `masked`."""
-    for old, new in zip(model.graph.initializer, result.graph.initializer, strict=True):
-        keep = mask.tensors.get(old.name)
-        if keep is None:
-            right = new == old
-        else:
-            right = np.array_equal(numpy_helper.to_array(new), numpy_helper.to_array(old) * keep)
-        if not right:
-            raise CheckFailed(f"initializer '{old.name}' is not the masked original", where=model.name)
+    real = None if data is None else data.images[: onnxrt.enough(source)]
+    result = applying.compared(source, mask, "prune", arguments, plan.seed, real)
+    return Pruned(result, mask, *counts, unscored)
 
 
 # --- the steps of a plan -------------------------------------------------------------------------------------
@@ -220,8 +147,8 @@ def _steps(
         context = replace(context, sparsity=until(plan.overall))
         if chosen is not None:
             masks = _with(keep, chosen.masks())
-            now = masked(model, Mask(masks, model.sha256, plan.criterion, plan.granularity))
-            context = replace(context, model=replace(model, proto=now), keep=masks)
+            now = applying.masked(model, Mask(masks, model.sha256, plan.criterion, plan.granularity))
+            context = replace(context, model=now, keep=masks)
         saliency = criteria.score(plan.criterion, context)
         if chosen is None:
             gathered = replace(gathered, pools=[pool for pool in gathered.pools if pool.scored(saliency)])
@@ -347,7 +274,7 @@ def _ratios(plan: Plan, pools: Sequence[Pool]) -> list[float]:
 
 def _surviving_weights(model: Model, pools: Sequence[Pool], masks: Masks) -> Saliency:
     """|w| of the weights that an unstructured mask leaves, 0 elsewhere."""
-    arrays = onnx_model.initializers(model.proto)
+    arrays = onnx_model.values(model)
     names = {layer.weight for pool in pools for layer in pool.layers}
     return {name: np.where(masks.get(name, True), np.abs(arrays[name]), 0) for name in names}
 

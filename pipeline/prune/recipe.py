@@ -29,6 +29,7 @@ from secateur.formats import onnx_model, streams
 from secateur.formats.errors import InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
+from secateur.pipeline import onnxrt
 from secateur.pipeline.prune import masking, masks
 from secateur.pipeline.prune.criteria import Samples
 from secateur.pipeline.prune.plan import Plan
@@ -48,9 +49,13 @@ Step = Plan | Shrink
 class Made:
     """What a recipe made: the model, one mask of all steps (None when some step shrank), and a line a step."""
 
-    proto: onnx.ModelProto
+    model: Model
     mask: Mask | None
     lines: tuple[str, ...]
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        return self.model.proto
 
 
 def run(model: Model, steps: Sequence[Step], *, data: Samples | None = None, device: str = "cpu") -> Made:
@@ -64,20 +69,21 @@ def run(model: Model, steps: Sequence[Step], *, data: Samples | None = None, dev
     now = model
     for step in steps:
         if isinstance(step, Shrink):
-            from secateur.pipeline.prune import shrinking  # needs onnxruntime, which pruning need not
+            from secateur.pipeline.prune import shrinking  # needs scipy, which pruning need not
 
-            shrunk = shrinking.shrink(now, seed=step.seed)
-            proto, line = shrunk.proto, shrunk.summary()
+            real = None if data is None else data.images[: onnxrt.enough(now)]
+            shrunk = shrinking.shrink(now, seed=step.seed, real_inputs=real)
+            lines.append(shrunk.summary())
+            now = onnx_model.from_proto(shrunk.proto, model.name)
         else:
             pruned = masking.prune(now, step, data=data, device=device)
-            proto, line = pruned.proto, pruned.summary()
+            lines.append(pruned.summary())
             found.append(pruned.mask)
-        lines.append(line)
-        now = onnx_model.from_proto(proto, model.name)
+            now = pruned.model
     mask = None
     if len(found) == len(steps):
         mask = found[0] if len(found) == 1 else masks.combine(found, "intersect", force=True)
-    return Made(now.proto, mask, tuple(lines))
+    return Made(now, mask, tuple(lines))
 
 
 # --- as text -------------------------------------------------------------------------------------------------

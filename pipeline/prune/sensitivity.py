@@ -13,7 +13,7 @@ from secateur.formats.errors import InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.formats.sensitivity import Point, Settings
-from secateur.pipeline.prune import allocation, criteria, masking, units
+from secateur.pipeline.prune import allocation, applying, criteria, masking, units
 from secateur.pipeline.prune.criteria import Context, Samples
 from secateur.pipeline.prune.granularity import Granularity
 from secateur.pipeline.prune.plan import Plan
@@ -53,7 +53,7 @@ class Sweep:
             )
             total, gone = chosen.units, chosen.pruned
             mask = Mask(chosen.masks(), model.sha256, self.plan.criterion, self.plan.granularity)
-            model = replace(model, proto=masking.masked(model, mask))
+            model = applying.masked(model, mask)
         accuracy = evaluate(model, self.data).accuracy
         unstable, neurons = self._unstable(model)
         return Point(self.settings, layer, sparsity, total, gone, accuracy, unstable, neurons)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from secateur.formats import onnx_model
-from secateur.formats.onnx_model import Model
+from secateur.formats.onnx_model import Model, in_parts
 from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.convert import constants, dead, inputs
 from secateur.pipeline.prune import layers, views
@@ -97,21 +97,22 @@ def shrink(
         CheckFailed: in onnxruntime, on random inputs and on `real_inputs` [N, …], when given, the result differs by
             more than `tolerance`.
     """
-    layers.find(model.proto, model.name)
-    proto = model.proto
-    if inputs.check(proto) is None:
-        proto = inputs.rewrite(proto)
-    if _hides_weights(proto):
-        proto = constants.rewrite(proto)
+    layers.find(model.light, model.name)
+    now: Model | onnx.ModelProto = model
+    if inputs.check(model.light) is None:
+        now = inputs.rewrite(model.proto)
+    if _hides_weights(in_parts(now)[0]):
+        now = constants.rewrite(now.proto if isinstance(now, Model) else now)
+    proto = in_parts(now)[0]
     before, sizes = parameters(proto), _widths(proto)
     found = layers.find(proto, model.name)
     while True:  # constants travel forward, unread channels backward
-        network = Network(proto)
+        network = Network(now)
         flow, heads = (follow(network, RULES, view) for view in ("channels", "heads"))
         smaller = _step(flow) or _step(heads)
         if smaller is None:
             break
-        proto = smaller
+        now = proto = smaller
     left = _widths(proto)
     pinned = dict(gather(flow, layers.find(proto, model.name)).pinned)
     reports = []
@@ -120,8 +121,8 @@ def shrink(
         kept = pinned.get(layer.name, _ALIVE if new == old else None)
         reports.append(LayerReport(layer.name, layer.weight, old, new, kept))
     small = onnx.ModelProto()
-    if proto is model.proto:
-        small.CopyFrom(proto)
+    if isinstance(now, Model):  # nothing changed yet
+        small.CopyFrom(model.proto)
     else:
         small = proto
     dead.sweep(small.graph)

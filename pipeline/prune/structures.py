@@ -23,7 +23,7 @@ def channel_pools(
     """A pool a group of channels ("channel", "neuron") or of heads ("head"), what keeps axes from becoming empty, and
     why there may be none."""
     layer_of = {layer.weight: layer for layer in found}
-    analysis = channels.analyse(model.proto, view="heads" if kind == "head" else "channels")
+    analysis = channels.analyse(model, view="heads" if kind == "head" else "channels")
     groups = [group for group in analysis.groups if set(group.layers) <= set(layer_of)]
     reason = "; ".join(f"those of {name} stay: {why}" for name, why in analysis.pinned[:1])
     if kind == "neuron":
@@ -89,7 +89,7 @@ def branches(
     layer_of = {layer.weight: layer for layer in found}
     named = {
         branch: [branch.name, *(n for weight in branch.weights for n in (layer_of[weight].name, weight))]
-        for branch in blocks.residual_branches(model.proto)
+        for branch in blocks.residual_branches(model.light)
     }
     if not named:
         raise InputError("no prunable layer: expected residual branches", where=model.name)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from secateur.formats import onnx_model
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxgraph
 from secateur.pipeline.prune.granularity import Granularity
@@ -27,7 +26,7 @@ def pools(
         "kernel": lambda layer, shape: _kernels(layer, shape),
     }
     if granularity.kind == "grouped-kernel":
-        arrays = {tensor.name: tensor for tensor in model.graph.initializer}
+        arrays = onnx_model.values(model)
         (groups,) = granularity.numbers
         found_pools = [_grouped_kernels(layer, arrays[layer.weight], groups) for layer in found]
         reason = f"expected a Conv of group 1 with filters in a multiple of {groups} and 2 or more inputs"
@@ -119,13 +118,14 @@ def _n_of_m(layer: Layer, shape: tuple[int, ...], n: int, m: int) -> Pool:
     return Pool(layer.name, (layer,), (shape,), lines * runs, m, score, masks, 0, absent, padding)
 
 
-def _grouped_kernels(layer: Layer, weight: onnx.TensorProto, groups: int) -> Pool | None:
-    outputs, inputs, *kernel = weight.dims
+def _grouped_kernels(layer: Layer, weight: NDArray[np.generic], groups: int) -> Pool | None:
+    shape = outputs, inputs, *kernel = weight.shape
     plain = layer.node.op_type == "Conv" and onnxgraph.attribute(layer.node, "group", 1) == 1
     if not plain or outputs % groups or inputs < 2:
         return None
-    array = numpy_helper.to_array(weight).astype(np.float64)
-    members = alike(np.sqrt(np.square(array).reshape(outputs, inputs, -1).sum(axis=2)), groups)
+    members = alike(
+        np.sqrt(np.square(weight.astype(np.float64)).reshape(outputs, inputs, -1).sum(axis=2)), groups
+    )
 
     def score(saliency: Saliency, reduction: Reduction) -> Scores:
         kernels = saliency[layer.weight][members].reshape(groups, outputs // groups, inputs, -1)
@@ -135,9 +135,9 @@ def _grouped_kernels(layer: Layer, weight: onnx.TensorProto, groups: int) -> Poo
     def masks(dropped: Bools) -> Masks:
         kept = np.ones((outputs, inputs), bool)
         kept[members] = ~dropped[:, None]
-        return {layer.weight: np.broadcast_to(kept.reshape(outputs, inputs, *[1] * len(kernel)), weight.dims)}
+        return {layer.weight: np.broadcast_to(kept.reshape(outputs, inputs, *[1] * len(kernel)), shape)}
 
-    return Pool(layer.name, (layer,), (tuple(weight.dims),), groups, inputs, score, masks)
+    return Pool(layer.name, (layer,), (shape,), groups, inputs, score, masks)
 
 
 def alike(features: Floats, groups: int, rounds: int = 20) -> NDArray[np.intp]:

@@ -29,7 +29,7 @@ def gather(model: Model, granularity: Granularity, choice: Choice | None = None)
         UnsupportedError: quantised or sparse weights.
     """
     choice = choice or Choice()
-    found = list({layer.weight: layer for layer in layers.find(model.proto, model.name)}.values())
+    found = list({layer.weight: layer for layer in layers.find(model.light, model.name)}.values())
     if not found:
         raise InputError(
             "no prunable weight: expected Conv, ConvTranspose, Gemm or MatMul with an initializer of 2 or more "
@@ -37,7 +37,7 @@ def gather(model: Model, granularity: Granularity, choice: Choice | None = None)
             where=model.name,
             hint="`secateur convert` turns constants into initializers",
         )
-    dims = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    dims = {tensor.name: tuple(tensor.dims) for tensor in model.light.graph.initializer}
     if granularity.kind == "layer":
         from secateur.pipeline.prune import structures
 

@@ -75,21 +75,27 @@ def test_apply_refuses_another_model_unless_forced(invoke, dense, tmp_path):
     assert invoke("apply", other, mask, "--force", "-o", tmp_path / "yes.onnx").exit_code == 0
 
 
-def test_shrink_is_compared_on_real_inputs(invoke, dense, tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["shrink", "apply"])
+def test_rewrites_are_compared_on_real_inputs(command, invoke, dense, tmp_path, monkeypatch):
     from secateur.pipeline import onnxrt
 
     seen = []
     compare = onnxrt.compare
     monkeypatch.setattr(onnxrt, "compare", lambda *a, **k: seen.append(k["real_inputs"]) or compare(*a, **k))
-    assert (
-        invoke("shrink", dense, "--data", "digits", "--samples", 20, "-o", tmp_path / "s.onnx").exit_code == 0
-    )
-    assert seen[0].shape == (20, 1, 8, 8)
-    onnx_model.write(mlp([4, 8, 3]), str(tmp_path / "other.onnx"))
-    refused = invoke("shrink", tmp_path / "other.onnx", "--data", "digits", "-o", tmp_path / "o.onnx")
-    assert refused.exit_code == 2
-    assert "samples have 64 elements, the network 4 inputs" in refused.stderr
-    assert not (tmp_path / "o.onnx").exists()
+    other, mask = tmp_path / "other.onnx", tmp_path / "m.safetensors"
+    onnx_model.write(mlp([4, 8, 3]), str(other))
+    for model, code in ((dense, 0), (other, 2)):
+        words: list[object] = [model]
+        if command == "apply":
+            invoke("prune", "random", model, "-s", 0.5, "-o", tmp_path / "p.onnx", "--mask-out", mask)
+            words.append(mask)
+        seen.clear()
+        out = tmp_path / f"out-{code}.onnx"
+        result = invoke(command, *words, "--data", "digits", "--samples", 20, "-o", out)
+        assert result.exit_code == code, result.stderr
+        assert seen[0].shape == (20, 1, 8, 8)
+        assert out.exists() == (code == 0)
+    assert "samples have 64 elements, the network 4 inputs" in result.stderr
 
 
 def test_shrink_reports_layer_by_layer(invoke, dense, tmp_path):

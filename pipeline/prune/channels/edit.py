@@ -109,9 +109,11 @@ class Edit:
             kept = cuts.get(tensor.name, {})
             array = self._written.pop(tensor.name, None)
             if array is None and all(keep.all() for keep in kept.values()):
-                graph.initializer.add().CopyFrom(tensor)
+                graph.initializer.add().CopyFrom(network.tensor(tensor.name))
                 continue
-            array = _cut(numpy_helper.to_array(tensor) if array is None else array, kept)
+            array = network.array(tensor.name) if array is None else array
+            assert array is not None
+            array = _cut(array, kept)
             graph.initializer.add().CopyFrom(numpy_helper.from_array(array, tensor.name))
         graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in self._written.items())
         order: list[onnx.NodeProto] = []

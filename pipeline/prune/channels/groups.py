@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from secateur.formats.errors import InputError
+from secateur.formats.onnx_model import Model, in_parts
 from secateur.pipeline.prune import layers as prunable
 from secateur.pipeline.prune.channels.call import View
 from secateur.pipeline.prune.channels.edit import Edit
@@ -143,7 +144,7 @@ class Channels:
                 )
 
 
-def analyse(model: onnx.ModelProto, *, view: View = "channels") -> Channels:
+def analyse(model: Model | onnx.ModelProto, *, view: View = "channels") -> Channels:
     """Find the groups of channels of a model.
 
     `view` says what becomes of an axis that attention splits into heads and features: with `channels` the features can
@@ -152,7 +153,7 @@ def analyse(model: onnx.ModelProto, *, view: View = "channels") -> Channels:
     Raises:
         UnsupportedError: quantised or sparse weights, or a model that onnxruntime does not run.
     """
-    found = prunable.find(model)
+    found = prunable.find(in_parts(model)[0])
     return gather(follow(Network(model), RULES, view), found)
 
 

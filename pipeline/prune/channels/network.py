@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.formats.errors import UnsupportedError
+from secateur.formats.onnx_model import Model, in_parts
 from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.onnxgraph import attribute
 from secateur.pipeline.prune import views
@@ -44,14 +45,16 @@ class Static:
 class Network:
     """A model with the facts that rules ask for. The model is not changed; nor may it change meanwhile.
 
+    `model` and `graph` may lack the values of large initializers: `array` gives them.
+
     Raises:
         UnsupportedError: onnxruntime cannot run the model.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.graph = model.graph
-        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    def __init__(self, model: Model | onnx.ModelProto) -> None:
+        self.model, self._weights = in_parts(model)
+        self.graph = self.model.graph
+        self.opset = next((o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx")), 1)
         self.inputs = {value.name for value in self.graph.input}
         self.tensors = {tensor.name: tensor for tensor in self.graph.initializer}
         self.readers = onnxgraph.readers(self.graph)
@@ -95,6 +98,11 @@ class Network:
         static = self.static.get(name)
         return static.value if static is not None and not static.varies.any() else None
 
+    def tensor(self, name: str) -> onnx.TensorProto:
+        """An initializer with its values."""
+        known = self.tensors[name]
+        return numpy_helper.from_array(self._weights[name], name) if name in self._weights else known
+
     def shared(self, tensor: str) -> bool:
         """Whether an initializer has several readers, counting through its views (Identity, Transpose, …)."""
         return self.final_uses[tensor] > 1
@@ -111,6 +119,8 @@ class Network:
     def _array(self, name: str) -> Array:
         if name in self._arrays:
             return self._arrays[name]
+        if name in self._weights:
+            return self._weights[name]
         if name in self.tensors:
             array: Array = numpy_helper.to_array(self.tensors[name])
         else:

@@ -108,7 +108,7 @@ def score(name: str, context: Context) -> Saliency:
         reason = f"{purpose} has no scores for any layer: {criterion.without}"
         raise InputError(reason, where=context.model.name)
     if criterion.unit != "block":
-        shapes = {tensor.name: tuple(tensor.dims) for tensor in context.model.graph.initializer}
+        shapes = context.shapes()
         for layer in context.layers:
             whole = shapes[layer.weight]
             shape = whole if criterion.unit == "weight" else (whole[layer.channel_axis],)

@@ -51,7 +51,7 @@ def _average(context: Context, of: Callable[[NDArray[np.generic]], NDArray[np.ge
 
 
 def _channels(context: Context) -> dict[str, int]:
-    dims = {tensor.name: tensor.dims for tensor in context.model.graph.initializer}
+    dims = context.shapes()
     return {layer.weight: dims[layer.weight][layer.channel_axis] for layer in context.layers}
 
 

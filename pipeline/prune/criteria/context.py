@@ -90,9 +90,13 @@ class Context:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All initializers of the model by name, as arrays that may be written to."""
-        from secateur.pipeline.prune import layers
+        from secateur.formats import onnx_model
 
-        return layers.values(self.model.proto)
+        return {name: array.copy() for name, array in onnx_model.values(self.model).items()}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of all initializers."""
+        return {tensor.name: tuple(tensor.dims) for tensor in self.model.light.graph.initializer}
 
     def samples(self, purpose: str = "the criterion") -> Samples:
         """The data.

@@ -10,18 +10,17 @@ from secateur.pipeline.prune.criteria.context import Context, Criterion, Salienc
 def random(context: Context) -> Saliency:
     """Uniform noise on [0, 1), by seed."""
     generator = np.random.default_rng(context.seed)
-    arrays = context.arrays()
-    return {layer.weight: generator.random(arrays[layer.weight].shape) for layer in context.layers}
+    shapes = context.shapes()
+    return {layer.weight: generator.random(shapes[layer.weight]) for layer in context.layers}
 
 
 def magnitude(context: Context) -> Saliency:
     """|w|: Han et al. 2015 (1506.02626); a filter's mean |w|: Li et al. 2017 (1608.08710)."""
-    from onnx import numpy_helper
+    from secateur.formats import onnx_model
 
     # in the weights' own precision: a large network's in another would be many bytes
-    names = {layer.weight for layer in context.layers}
-    tensors = (tensor for tensor in context.model.graph.initializer if tensor.name in names)
-    return {tensor.name: np.abs(numpy_helper.to_array(tensor)) for tensor in tensors}
+    arrays = onnx_model.values(context.model)
+    return {name: np.abs(arrays[name]) for name in dict.fromkeys(layer.weight for layer in context.layers)}
 
 
 CRITERIA = {

@@ -136,7 +136,9 @@ def test_crown_is_that_of_numpy() -> None:
 def test_the_ladder_is_sound_and_each_rung_holds_the_one_below(seed: int) -> None:
     network = net([4, 10, 8, 3], seed, scale=2.0)
     data = labelled(network, uniform(seed, 8, 4), 3, wrong=1)
-    bench = Bench(choose(data, "0.06", count=8), Settings(("bounds", "alpha-crown", "complete"), timeout=30, seed=seed))
+    bench = Bench(
+        choose(data, "0.06", count=8), Settings(("bounds", "alpha-crown", "complete"), timeout=30, seed=seed)
+    )
     record = bench.measure(network)
     ladder = [record[f"certified_{name}"] for name in ("ibp", "crown", "alpha_crown")]
     assert [*ladder, record["certified"], record["right"]] == sorted(

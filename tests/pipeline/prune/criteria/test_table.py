@@ -20,7 +20,7 @@ def context(**changes) -> Context:
 
 
 def ones(context: Context) -> criteria.Saliency:
-    arrays = layers.values(context.model.proto)
+    arrays = context.arrays()
     return {layer.weight: np.ones(arrays[layer.weight].shape) for layer in context.layers}
 
 
