@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,8 +11,29 @@ from torch import Tensor
 from secateur.pipeline.train.bounds.rules import Affine, Relu
 from secateur.pipeline.train.bounds.trace import Node, Trace
 
-Intervals = tuple[tuple[Tensor, Tensor], ...]
-"""For every node of a trace its lower and upper bounds, each [N, *shape]."""
+
+@dataclass(frozen=True)
+class Interval:
+    """Bounds of one node, [N, *shape]: centre ± radius."""
+
+    centre: Tensor
+    radius: Tensor
+
+    @staticmethod
+    def of(lower: Tensor, upper: Tensor) -> Interval:
+        return Interval((lower + upper) / 2, (upper - lower) / 2)
+
+    @cached_property
+    def lower(self) -> Tensor:
+        return self.centre - self.radius
+
+    @cached_property
+    def upper(self) -> Tensor:
+        return self.centre + self.radius
+
+
+Intervals = tuple[Interval, ...]
+"""Of every node of a trace."""
 
 _TINY = 1e-12
 
@@ -24,18 +46,19 @@ def ball(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 def intervals(trace: Trace, lower: Tensor, upper: Tensor) -> Intervals:
     """Bounds of all nodes over the boxes [lower, upper], each [N, *input shape]: interval bound propagation in centre
     and radius (Gowal et al. 2018, 1810.12715, section 3)."""
-    found: list[tuple[Tensor, Tensor]] = []
+    found: list[Interval] = []
     for node in trace.nodes:
-        pairs = [found[source] for source in node.inputs]
+        sources = [found[source] for source in node.inputs]
         if node.operation is None:
-            found.append((lower, upper))
+            found.append(Interval.of(lower, upper))
         elif isinstance(node.operation, Affine):
-            centre = node.operation.forward(*((low + high) / 2 for low, high in pairs))
-            radius = node.operation.absolute(*((high - low) / 2 for low, high in pairs))
-            found.append((centre - radius, centre + radius))
+            centre = node.operation.forward(*(source.centre for source in sources))
+            found.append(Interval(centre, node.operation.absolute(*(source.radius for source in sources))))
         else:
-            ((low, high),) = pairs
-            found.append((node.operation.forward(low), node.operation.forward(high)))
+            (source,) = sources
+            found.append(
+                Interval.of(node.operation.forward(source.lower), node.operation.forward(source.upper))
+            )
     return tuple(found)
 
 
@@ -74,18 +97,18 @@ def _backward(trace: Trace, known: Intervals, rows: Tensor, *, relax: bool) -> _
             continue
         coefficient, node = pending.pop(position), trace.nodes[position]
         if isinstance(node.operation, Affine):
-            zeros = [torch.zeros_like(trace.nodes[source].value[:1]) for source in node.inputs]
-            total.constant = total.constant + _dot(coefficient, node.operation.forward(*zeros).unsqueeze(1))
+            if not node.operation.linear:
+                zeros = [torch.zeros_like(trace.nodes[source].value[:1]) for source in node.inputs]
+                total.constant = total.constant + _dot(coefficient, node.operation.forward(*zeros))
             passed = zip(node.inputs, _transposed(trace, node, coefficient), strict=True)
         elif relax and isinstance(node.operation, Relu):
             (source,) = node.inputs
-            down, intercept = _through_relu(coefficient, *known[source])
+            down, intercept = _through_relu(coefficient, known[source].lower, known[source].upper)
             total.constant = total.constant + intercept
             passed = zip((source,), (down,), strict=True)
         else:  # the input, or a function that counts as its interval
-            low, high = known[position]
-            total.constant = total.constant + _dot(coefficient, ((low + high) / 2).unsqueeze(1))
-            total.radius = total.radius + _dot(coefficient.abs(), ((high - low) / 2).unsqueeze(1))
+            total.constant = total.constant + _dot(coefficient, known[position].centre)
+            total.radius = total.radius + _dot(coefficient.abs(), known[position].radius)
             continue
         for source, part in passed:
             pending[source] = pending[source] + part if source in pending else part
@@ -103,7 +126,7 @@ def _through_relu(coefficient: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
     offset = torch.where(unstable, -chord * least, torch.zeros_like(low))
     positive, negative = coefficient.clamp(min=0), coefficient.clamp(max=0)
     down = positive * lower.unsqueeze(1) + negative * upper.unsqueeze(1)
-    return down, _dot(negative, offset.unsqueeze(1))
+    return down, _dot(negative, offset)
 
 
 def _transposed(trace: Trace, node: Node, coefficient: Tensor) -> list[Tensor]:
@@ -123,5 +146,5 @@ def _transposed(trace: Trace, node: Node, coefficient: Tensor) -> list[Tensor]:
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
-    """Σ over all axes behind the first two: [N, S]."""
-    return (first * second).flatten(2).sum(2)
+    """Σ over *shape of first [N, S, *shape] · second [N or 1, *shape]: [N, S]."""
+    return (first.flatten(2) @ second.flatten(1).unsqueeze(2)).squeeze(2)

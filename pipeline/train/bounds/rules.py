@@ -28,13 +28,14 @@ class Affine:
     """f(x…) = A x + b: `forward` is f, `absolute` is |A| r for radii r ≥ 0.
 
     `transposed` maps coefficients of f's value [M, *out] and the shape of one input to Aᵀ of them; None leaves it to
-    autograd. `scale` is γ, broadcastable to f's value, where f is a BatchNormalization.
+    autograd. `scale` is γ, broadcastable to f's value, where f is a BatchNormalization. `linear`: b is 0.
     """
 
     forward: Callable[..., Tensor]
     absolute: Callable[..., Tensor]
     transposed: Callable[[Tensor, torch.Size], Tensor] | None = None
     scale: Tensor | None = None
+    linear: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _normalisation(call: Call) -> Operation:
     x = call.constant(0)
     if layer.training:
         axes = [axis for axis in range(x.ndim) if axis != 1]
-        mean, variance = x.mean(axes), x.var(axes, unbiased=False)
+        variance, mean = torch.var_mean(x, axes, correction=0)
     else:
         mean, variance = layer.running_mean, layer.running_var
     shape = (1, -1, *(1 for _ in x.shape[2:]))
@@ -187,7 +188,7 @@ def _normalisation(call: Call) -> Operation:
 
 
 def _negation(call: Call) -> Operation:
-    return Affine(lambda x: -x, lambda r: r, lambda rows, _: -rows)
+    return Affine(lambda x: -x, lambda r: r, lambda rows, _: -rows, linear=True)
 
 
 def _reshaping(call: Call) -> Operation:
@@ -197,6 +198,7 @@ def _reshaping(call: Call) -> Operation:
         lambda x: x.reshape(len(x), *shape),
         lambda r: r.reshape(len(r), *shape),
         lambda rows, before: rows.reshape(before),
+        linear=True,
     )
 
 
@@ -208,7 +210,7 @@ def _positive(call: Call) -> Operation:
         return result
 
     if len(call.varying) == sum(isinstance(item, Tensor) for item in call.arguments):
-        return Affine(run, run)
+        return Affine(run, run, linear=True)
     return Affine(run, lambda *r: run(*r) - run(*(torch.zeros_like(one) for one in r)))
 
 

@@ -33,14 +33,14 @@ def nrs(trace: Trace, known: Intervals) -> Tensor:
 
 def instability(trace: Trace, known: Intervals) -> Tensor:
     """Σ −l·u over an image's unstable ReLUs (2206.07311), its mean over images."""
-    total = torch.zeros((), dtype=known[0][0].dtype, device=known[0][0].device)
+    total = known[0].centre.new_zeros(())
     for low, high, _ in _arguments(trace, known):
         total = total + torch.where((low < 0) & (high > 0), -low * high, torch.zeros_like(low)).sum()
-    return total / len(known[0][0])
+    return total / len(known[0].centre)
 
 
 def _mean(trace: Trace, known: Intervals, judge: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    total = torch.zeros((), dtype=known[0][0].dtype, device=known[0][0].device)
+    total = known[0].centre.new_zeros(())
     count = 0
     for low, high, square in _arguments(trace, known):
         total = total + judge(low, high, square).sum()
@@ -52,7 +52,7 @@ def _arguments(trace: Trace, known: Intervals) -> Iterator[tuple[Tensor, Tensor,
     """l, u and γ² of every layer of ReLUs."""
     for relu in trace.relus:
         (source,) = trace.nodes[relu].inputs
-        low, high = known[source]
+        low, high = known[source].lower, known[source].upper
         scale = trace.scale(relu)
         square = torch.ones_like(low[:1]) if scale is None else scale.detach().square()
         yield low, high, torch.where(square > 0, square, torch.ones_like(square))
