@@ -94,7 +94,7 @@ def _panels(summaries: Sequence[Summary]) -> list[tuple[str, list[Summary]]]:
 
 def _accuracy(summaries: Sequence[Summary]) -> Chart:
     panels = _panels(summaries)
-    figure, axes = _figure(len(panels), 3.3)
+    figure, axes = new_figure(len(panels), 3.3)
     for axis, (title, models) in zip(axes, panels, strict=True):
         for name, label, colour, marker in _MEASURES:
             known = [(one.sparsity, getattr(one, name)) for one in models if getattr(one, name) is not None]
@@ -103,7 +103,7 @@ def _accuracy(summaries: Sequence[Summary]) -> Chart:
                 axis.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=2, label=label)
         axis.set(title=title, xlabel="sparsity (%)", ylim=(-3, 103))
     axes[0].set_ylabel("share of images (%)")
-    _legend(axes[-1])
+    legend_beside(axes[-1])
     details = "; ".join(
         f"{_place(one)}: "
         + ", ".join(
@@ -117,14 +117,14 @@ def _accuracy(summaries: Sequence[Summary]) -> Chart:
         "Accuracy against sparsity",
         "Standard: right on the test images. Attacked: right, and no counterexample found. Certified: right, and "
         "proved that none exists within ε.",
-        _svg(figure, f"Line chart of accuracy against sparsity. {details}."),
+        to_svg(figure, f"Line chart of accuracy against sparsity. {details}."),
     )
 
 
 def _unstable(summaries: Sequence[Summary]) -> Chart:
     panels = _panels([one for one in summaries if one.neurons])
     layers = list(dict.fromkeys(name for one in summaries for name in one.neurons))
-    figure, axes = _figure(len(panels), 3.3, share_x=False)
+    figure, axes = new_figure(len(panels), 3.3, share_x=False)
     for axis, (title, models) in zip(axes, panels, strict=True):
         ticks = [f"{100 * (one.sparsity or 0):g}" for one in models]
         base = [0.0] * len(models)
@@ -138,7 +138,7 @@ def _unstable(summaries: Sequence[Summary]) -> Chart:
         axis.set_xlim(-0.6, max(len(models), 4) - 0.4)
         axis.grid(axis="x", visible=False)
     axes[0].set_ylabel("unstable neurons, mean an instance")
-    _legend(axes[-1], upwards=True)
+    legend_beside(axes[-1], upwards=True)
     details = "; ".join(
         f"{_place(one)}: {one.unstable_total:.1f} of {sum(one.neurons.values()):.0f}"
         for one in summaries
@@ -147,13 +147,13 @@ def _unstable(summaries: Sequence[Summary]) -> Chart:
     return Chart(
         "Unstable neurons by layer",
         "Neurons whose ReLU may be on or off within ε, as the first bounds see it. A proof has to split on these.",
-        _svg(figure, f"Stacked bars of unstable neurons against sparsity. {details}."),
+        to_svg(figure, f"Stacked bars of unstable neurons against sparsity. {details}."),
     )
 
 
 def _seconds(summaries: Sequence[Summary]) -> Chart:
     panels = _panels([one for one in summaries if one.mean_seconds is not None])
-    figure, axes = _figure(len(panels), 2.8)
+    figure, axes = new_figure(len(panels), 2.8)
     for axis, (title, models) in zip(axes, panels, strict=True):
         x = [100 * (one.sparsity or 0) for one in models]
         axis.plot(x, [one.mean_seconds or 0 for one in models], "o-", color="#1e3a8a", lw=2, label="mean")
@@ -163,7 +163,7 @@ def _seconds(summaries: Sequence[Summary]) -> Chart:
         axis.set(title=title, xlabel="sparsity (%)")
     axes[0].set_ylabel("seconds an instance")
     axes[0].set_ylim(bottom=0)
-    _legend(axes[-1])
+    legend_beside(axes[-1])
     details = "; ".join(
         f"{_place(one)}: mean {one.mean_seconds:.2f} s, median {one.median_seconds:.2f} s"
         for one in summaries
@@ -172,7 +172,7 @@ def _seconds(summaries: Sequence[Summary]) -> Chart:
     return Chart(
         "Time against sparsity",
         "Seconds from reading an instance to its verdict; timeouts count with the time they used.",
-        _svg(figure, f"Line chart of seconds an instance against sparsity. {details}."),
+        to_svg(figure, f"Line chart of seconds an instance against sparsity. {details}."),
     )
 
 
@@ -180,7 +180,7 @@ def _solved(records: Sequence[Record], summaries: Sequence[Summary]) -> Chart:
     """Instances decided within a time: the cactus plot, a line a model."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axis,) = _figure(1, 3.3)
+    figure, (axis,) = new_figure(1, 3.3)
     decided: dict[str, list[float]] = {one.model_sha256: [] for one in summaries}
     for record in records:
         if record.verdict in ("sat", "unsat"):
@@ -197,13 +197,13 @@ def _solved(records: Sequence[Record], summaries: Sequence[Summary]) -> Chart:
     axis.set(xlabel="instances decided", ylabel="within seconds each", yscale="log" if lines else "linear")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if lines:
-        _legend(axis)
+        legend_beside(axis)
     count = sum(len(times) for times in lines.values())
     slowest = max((times[-1] for times in lines.values()), default=0.0)
     return Chart(
         "Instances decided within a time",
         "Instances sorted by time: a lower and longer line is better. Undecided instances are not on it.",
-        _svg(
+        to_svg(
             figure,
             f"{count} of {len(records)} instances were decided, the slowest after {slowest:.2f} s.",
         ),
@@ -214,21 +214,21 @@ def _place(one: Summary) -> str:
     return f"{one.method or one.model} at sparsity {one.sparsity or 0:.0%}"
 
 
-def _figure(panels: int, height: float, *, share_x: bool = True) -> tuple[Figure, list[Axes]]:
+def new_figure(panels: int, height: float, *, share_x: bool = True) -> tuple[Figure, list[Axes]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.2, height), layout="constrained")
     return figure, list(figure.subplots(1, panels, sharex=share_x, sharey=True, squeeze=False)[0])
 
 
-def _legend(axis: Axes, *, upwards: bool = False) -> None:
+def legend_beside(axis: Axes, *, upwards: bool = False) -> None:
     """Beside the panel, where it hides nothing; `upwards` in the order of stacked bars."""
     handles, labels = axis.get_legend_handles_labels()
     step = -1 if upwards else 1
     axis.legend(handles[::step], labels[::step], loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
 
 
-def _svg(figure: Figure, alternative: str) -> str:
+def to_svg(figure: Figure, alternative: str) -> str:
     """The figure as an `svg` element that scales with the page, its ids made unique by its own alternative text."""
     import matplotlib
 

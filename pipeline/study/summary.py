@@ -1,4 +1,4 @@
-"""Verdict records and model records, joined to one line a model."""
+"""Records read; verdict records and model records, joined to one line a model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
+from typing import Any, NamedTuple
 
-from secateur.formats import measure, streams, verdict
+from secateur.formats import measure, measurements, streams, verdict
 from secateur.formats.measure import ModelRecord
 from secateur.formats.verdict import VERDICTS, Record
 
@@ -64,23 +65,39 @@ class Summary:
         return sum(self.unstable.values()) if self.neurons else None
 
 
-def load(sources: Iterable[str]) -> tuple[list[Record], list[ModelRecord]]:
-    """All records of JSON-lines files (paths or `-`) that hold verdicts, models or both.
+class Loaded(NamedTuple):
+    """Records of every kind: of instances, of models, of measurements."""
+
+    verdicts: list[Record]
+    models: list[ModelRecord]
+    measurements: list[dict[str, Any]]
+
+
+def load(sources: Iterable[str]) -> Loaded:
+    """All records of files (paths or `-`): JSON lines of any kinds, or Parquet.
 
     Raises:
-        InputError, UnsupportedError: a missing file or a malformed line, see `formats.verdict` and `formats.measure`.
+        InputError, UnsupportedError: a missing file or a malformed line, see `formats.verdict`, `formats.measure` and
+            `formats.measurements`.
     """
-    records: list[Record] = []
-    models: list[ModelRecord] = []
+    found = Loaded([], [], [])
     for source in sources:
-        name = streams.display_name(source)
-        lines = streams.read_bytes(source).decode("utf-8", errors="replace").split("\n")
+        name, data = streams.display_name(source), streams.read_bytes(source)
+        if measurements.is_parquet(data):
+            found.measurements.extend(measurements.from_parquet(data, name))
+            continue
+        lines = data.decode("utf-8", errors="replace").split("\n")
         for number, line in enumerate(lines):
-            if _kind(line) == measure.KIND:
-                models.append(measure.from_json(line, f"{name}:{number + 1}"))
-                lines[number] = ""
-        records += verdict.from_lines(lines, name)
-    return records, models
+            kind, where = _kind(line), f"{name}:{number + 1}"
+            if kind == measure.KIND:
+                found.models.append(measure.from_json(line, where))
+            elif kind == measurements.KIND:
+                found.measurements.append(measurements.from_json(line, where))
+            else:
+                continue
+            lines[number] = ""
+        found.verdicts.extend(verdict.from_lines(lines, name))
+    return found
 
 
 def latest(records: Iterable[Record]) -> list[Record]:

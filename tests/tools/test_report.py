@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from secateur.formats import measure, verdict
+from secateur.formats import measure, measurements, verdict
 from secateur.formats.measure import ModelRecord
 from secateur.formats.verdict import Record
+from secateur.pipeline.study import tables
+from secateur.pipeline.study.points import points
 from secateur.pipeline.study.report import csv, report
 
 Invoke = Callable[..., Result]
@@ -41,6 +43,28 @@ def test_streams_in_and_out(invoke: Invoke, results: Path) -> None:
     assert out.stdout == csv([RECORD])
 
 
+def test_measurements_of_either_form_give_tables_and_figures(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    records = [
+        {"method": method, "sparsity": sparsity, "seed": 0, "mean_seconds": 2.0 - sparsity}
+        for method, sparsity in (("dense", 0.0), ("imp", 0.5))
+    ]
+    measurements.write(records[:1], "a.parquet")
+    measurements.write(records[1:], "b.jsonl")
+    out = invoke("report", "a.parquet", "b.jsonl", "--table", "t.csv", "--table", "t.tex", "--figures", "f")
+    assert out.exit_code == 0, out.stderr
+    assert out.stderr.startswith("2 measurements: ")
+    study = points(records)
+    assert Path("t.csv").read_text() == tables.csv_table(study)
+    assert Path("t.tex").read_text() == tables.latex(study)
+    assert {path.name for path in Path("f").iterdir()} == {"seconds.svg", "seconds.pdf", "seconds.png"}
+    assert invoke("report", "-", "--table", "-", stdin=Path("b.jsonl").read_bytes()).stdout.startswith(
+        "data,"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -48,6 +72,7 @@ def test_streams_in_and_out(invoke: Invoke, results: Path) -> None:
         (("bad.jsonl", "-o", "r.html"), "bad.jsonl:1"),
         (("r.jsonl", "-o", "nowhere/r.html"), "its folder does not exist"),
         (("r.jsonl",), "say where to write"),
+        (("r.jsonl", "-o", "r.html", "--table", "t.tex"), "no measurements"),
         ((), "Missing argument"),
     ],
 )

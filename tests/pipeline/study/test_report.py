@@ -192,9 +192,9 @@ def test_files_of_both_kinds_are_read_together(tmp_path: Path) -> None:
     for one in RECORDS:
         verdict.append(verdicts, one)
     measure.write(MODELS, models)
-    assert load([verdicts, models]) == (RECORDS, MODELS)
+    assert load([verdicts, models]) == (RECORDS, MODELS, [])
     Path(both).write_bytes(Path(models).read_bytes() + Path(verdicts).read_bytes()[:-20])
-    assert load([both]) == (RECORDS[:-1], MODELS)
+    assert load([both]) == (RECORDS[:-1], MODELS, [])
     Path(both).write_text("[]\n" + Path(models).read_text())
     with pytest.raises(InputError, match=r"b\.jsonl:1"):
         load([both])
