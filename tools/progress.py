@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from secateur.tools.common import on_terminal, say
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
+class Step(Protocol):
+    def __call__(self, status: str, seconds: float | None = None) -> None: ...
+
+
 @contextmanager
-def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
-    """Within, call the yielded function after each of `total` steps, with a few words on how things stand."""
+def progress(total: int, what: str) -> Iterator[Step]:
+    """Within, call the yielded function after each of `total` steps, with a few words on how things stand, and how many
+    seconds it took where it was done earlier, before this run."""
     if on_terminal():
         with _bar(total, what) as step:
             yield step
@@ -22,7 +28,7 @@ def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
-def _bar(total: int, what: str) -> Iterator[Callable[[str], None]]:
+def _bar(total: int, what: str) -> Iterator[Step]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -35,20 +41,24 @@ def _bar(total: int, what: str) -> Iterator[Callable[[str], None]]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total, status="")
-        yield lambda status: bar.update(task, advance=1, status=status)
+
+        def step(status: str, seconds: float | None = None) -> None:
+            bar.update(task, advance=1, status=status)
+
+        yield step
 
 
-def _lines(total: int, what: str) -> Callable[[str], None]:
-    start = last = time.monotonic()
-    done = 0
+def _lines(total: int, what: str) -> Step:
+    before = said = time.monotonic()
+    done, spent = 0, 0.0
 
-    def step(status: str) -> None:
-        nonlocal done, last
-        done += 1
+    def step(status: str, seconds: float | None = None) -> None:
+        nonlocal before, said, done, spent
         now = time.monotonic()
-        if done == total or now - last >= SECONDS_BETWEEN_LINES:
-            last = now
-            left = (now - start) / done * (total - done)
+        done, spent, before = done + 1, spent + (now - before if seconds is None else seconds), now
+        if done == total or now - said >= SECONDS_BETWEEN_LINES:
+            said = now
+            left = spent / done * (total - done)
             say(f"{what}: {done}/{total}, about {left:.0f} s left; {status}")
 
     return step

@@ -268,7 +268,7 @@ def command(
             mask=keep,
             checkpoint=checkpoint,
             early=early[0] if early else None,
-            progress=lambda epoch: step(_line(epoch)),
+            progress=lambda epoch: step(_line(epoch), epoch.seconds),
         )
     if records is not None:
         lines = [json.dumps(epoch.to_dict(), sort_keys=True) + "\n" for epoch in result.history]

@@ -100,11 +100,10 @@ def train(
         compute.threads(1 if _is_small(model) else None),
         compute.deterministic(settings.device, settings.seed),
     ):
-        run = _Run(model, data, settings, mask, early)
+        run, provenance = _Run(model, data, settings, mask, early), _provenance(data, settings, mask)
         folder = None
         if checkpoint is not None:
-            made_for = {"model": model.sha256, "early epoch": early, **_provenance(data, settings, mask)}
-            folder = Checkpoint(checkpoint, made_for)
+            folder = Checkpoint(checkpoint, {"model": model.sha256, "early epoch": early, **provenance})
             saved = folder.load()
             if saved is not None:
                 run.restore(saved)
@@ -117,7 +116,7 @@ def train(
                 folder.save(len(run.history), run.saved())
             if progress:
                 progress(run.history[-1])
-        return run.result(_provenance(data, settings, mask))
+        return run.result(provenance)
 
 
 @dataclass
