@@ -239,6 +239,12 @@ def free_batch(proto: onnx.ModelProto, symbol: str = "batch", but: Container[str
 
 def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor that nodes compute for one sample of zeros, by running it."""
+    found = values(model, np.zeros(count_inputs(model), np.float32))
+    return {name: value.shape for name, value in found.items()}
+
+
+def values(model: Model | onnx.ModelProto, x: Array) -> dict[str, Array]:
+    """Every tensor that nodes compute for the sample `x` [inputs], and the inputs that it is made of, by name."""
     rest, weights = onnx_parts.apart(*in_parts(model))
     copy = onnx.ModelProto()
     copy.CopyFrom(rest)
@@ -246,11 +252,12 @@ def value_shapes(model: Model | onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     inner = [name for node in copy.graph.node for name in node.output if name and name not in known]
     copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner)
     ready = session(copy, frugal=True)
-    feeds = zeros(ready, but=weights)
+    feeds, first = zeros(ready, but=weights), 0
+    for name, empty in feeds.items():
+        feeds[name] = x[first : first + empty.size].reshape(empty.shape).astype(empty.dtype)
+        first += empty.size
     names = [value.name for value in ready.get_outputs()]
-    results = answers(ready, names, feeds | dict(weights))
-    shapes = {name: np.shape(value) for name, value in zip(names, results, strict=True)}
-    return shapes | {name: value.shape for name, value in feeds.items()}
+    return {**feeds, **dict(zip(names, answers(ready, names, {**feeds, **weights}), strict=True))}
 
 
 def zeros(ready: ort.InferenceSession, batch: int = 1, but: Container[str] = ()) -> dict[str, Array]:

@@ -12,6 +12,8 @@ from secateur.tools.reporting import ReportingGroup, run
 SECTIONS: dict[str, dict[str, str]] = {
     "Models": {
         "convert": "Turn a PyTorch or ONNX file into one clean ONNX model.",
+        "diff": "Find the input at which two models disagree most.",
+        "reduce-model": "Find a minimal part of a model that still shows a failure.",
         "inspect": "Show operators, shapes, zeros and, given a property, stable neurons.",
         "train": "Train a named architecture or an ONNX model in place.",
         "evaluate": "Measure accuracy on a data set.",
