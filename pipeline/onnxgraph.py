@@ -12,6 +12,9 @@ from onnx import helper, numpy_helper
 
 from secateur.formats import onnx_parts
 
+DEFAULT = ("", "ai.onnx")
+"""The names of the default operator set's domain."""
+
 RANDOM = {
     "RandomNormal",
     "RandomNormalLike",
@@ -76,6 +79,18 @@ def reads(node: onnx.NodeProto) -> Iterator[str]:
         for inner in graph.node:
             yield from reads(inner)
         yield from (value.name for value in graph.output)
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the default operator set; 0 where none is declared."""
+    return max((entry.version for entry in model.opset_import if entry.domain in DEFAULT), default=0)
+
+
+def declare_opset(model: onnx.ModelProto, version: int) -> None:
+    """Say that the default operator set is of this version (the nodes are the caller's business)."""
+    for entry in model.opset_import:
+        if entry.domain in DEFAULT:
+            entry.version = version
 
 
 def inferred(model: onnx.ModelProto) -> onnx.GraphProto:
