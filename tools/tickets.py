@@ -132,10 +132,13 @@ Examples:
 def command(context: click.Context, /, quick: bool, output: str, device: str, **options: Any) -> None:
     """Train, prune, rewind, train again, and measure: each round of each METHOD, for several seeds.
 
-    Models (ONNX), masks (safetensors), and a record of each round (JSON) lie in DIR, see DIR/recipe.toml and
-    DIR/records.jsonl. Stopped at any moment and called again, it goes on where it was.
+    Models (ONNX), masks (safetensors) and a record (JSON) of each round lie in DIR/seed-N/METHOD/round-K, the whole
+    recipe in DIR/recipe.toml, all records in DIR/records.jsonl, tables and figures in DIR/report.html. Stopped at any
+    moment and called again, it goes on where it was; methods and seeds may be added, and measured otherwise.
     """
-    from secateur.pipeline.tickets import loop
+    from secateur.formats import streams
+    from secateur.pipeline.study.report import report
+    from secateur.pipeline.tickets import folder, loop
     from secateur.tools.progress import progress
 
     recipe = _recipe(context, quick, options)
@@ -145,7 +148,9 @@ def command(context: click.Context, /, quick: bool, output: str, device: str, **
     except KeyboardInterrupt:
         say(f"what is done stays in {output}; the same command goes on from there")
         raise
-    say(f"{len(records)} networks: {Path(output) / 'records.jsonl'}")
+    page = Path(output) / folder.REPORT
+    streams.write_bytes(str(page), report([], [], f"Tickets: {recipe.network}", records).encode())
+    say(f"{len(records)} networks: {Path(output) / folder.RECORDS}, {page}")
 
 
 def _recipe(context: click.Context, quick: bool, options: dict[str, Any]) -> Recipe:

@@ -23,7 +23,7 @@ from secateur.formats.errors import InputError
 from secateur.pipeline.tickets import recipe as recipes
 from secateur.pipeline.tickets.recipe import Recipe
 
-RECIPE, RECORDS = "recipe.toml", "records.jsonl"
+RECIPE, RECORDS, REPORT = "recipe.toml", "records.jsonl", "report.html"
 
 
 def dense(regulariser: str) -> str:

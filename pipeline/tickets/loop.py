@@ -123,6 +123,7 @@ class _Seed:
         self.home = self.folder / f"seed-{self.seed}"
         self.home.mkdir(exist_ok=True)
         self.stages = Stages(self.home)
+        self.dense_records: dict[str, Record] = {}
         self.data_sha256 = hashlib.sha256(self.data.images.tobytes() + self.data.labels.tobytes()).hexdigest()
         self.start = self._start()
 
@@ -157,7 +158,11 @@ class _Seed:
         settings = self.recipe.settings(self.seed, regulariser, device=self.device)
         model = self._train(name, self.start, None, settings, early=self.recipe.rewind_to)
         made = {"regulariser": regulariser, "granularity": "", "target": 0.0, "sparsity": 0.0}
-        self._measure(name, DENSE_ROUND, model, settings, made | {"ticket_sha256": self.start.sha256})
+        made |= {"ticket_sha256": self.start.sha256}
+        record, new = self._measure(name, DENSE_ROUND, model, settings, made)
+        if not regulariser:
+            self.found(record, new)
+        self.dense_records[regulariser] = record
         return model, onnx_model.read(str(self.home / name / EARLY)) if self.recipe.rewind_to else self.start
 
     def _method(self, name: str, dense: Model, early: Model, done: dict[str, list[Model]]) -> list[Model]:
@@ -166,6 +171,10 @@ class _Seed:
         settings = self.recipe.settings(self.seed, pruning.regulariser, again=True, device=self.device)
         models: list[Model] = []
         keep: Mask | None = None
+        if (
+            pruning.regulariser and name in self.recipe.methods
+        ):  # the dense network that its rounds began with
+            self.found({**self.dense_records[pruning.regulariser], "method": name}, False)
         for number in range(1, len(pruning.course) + 1):
             place = folder.place(name, number)
             (self.home / place).mkdir(parents=True, exist_ok=True)
@@ -184,7 +193,7 @@ class _Seed:
                     "ticket_sha256": ticket.sha256,
                     "scored_sha256": scored.sha256,
                 }
-                self._measure(name, number, model, settings, made)
+                self.found(*self._measure(name, number, model, settings, made))
             models.append(model)
             if pruning.scored in ("trained", "start") and not pruning.one_shot:
                 keep = held
@@ -262,7 +271,10 @@ class _Seed:
         shutil.rmtree(self.home / place / "checkpoint", ignore_errors=True)
         return replace(onnx_model.read(str(self.home / files[0])), name=place)
 
-    def _measure(self, name: str, number: int, model: Model, settings: Settings, made: Record) -> None:
+    def _measure(
+        self, name: str, number: int, model: Model, settings: Settings, made: Record
+    ) -> tuple[Record, bool]:
+        """The record of a network, and whether it is new."""
         place = folder.place(name, number)
         path = self.home / place / "record.json"
 
@@ -286,7 +298,7 @@ class _Seed:
 
         key = [self.bench.fingerprint(model, dense), made]
         new = self.stages.make(f"{place}/measure", key, [f"{place}/record.json"], work)
-        self.found(measurements.read(str(path))[0], new)
+        return measurements.read(str(path))[0], new
 
 
 def _sparsity(model: Model, held: Mask, pruning: Pruning) -> float:

@@ -33,6 +33,8 @@ def test_a_run_and_what_is_added_to_it(invoke: Callable[..., Result], tmp_path: 
     said, more = run("imp", "random", "--seeds", "0,4", *SMALL)
     assert "6 networks" in said and len(more) == 6
     assert [one for one in more if (one["seed"], one["method"]) in ((0, "dense"), (0, "imp"))] == records
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(word in page for word in ("<svg", "imp", "random", "digits_mlp"))
     ticket = tmp_path / "run" / "seed-4" / "imp" / "round-01" / "ticket.onnx"
     proof = invoke("mask", "stats", ticket, "--init", tmp_path / "run" / "seed-4" / "initial.onnx")
     assert proof.exit_code == 0 and "initial values" in proof.output
