@@ -99,7 +99,7 @@ COLUMNS: dict[str, Column] = {
     "peak_bytes": Column("count", "the most memory that the process held meanwhile", timed=True),
     "image_index": Column("counts", "for each of `images`: its place in the data"),
     "image_proof": Column("texts", "what settled it: wrong, ibp, crown, alpha-crown, complete, refuted, undecided"),
-    "image_seconds": Column("numbers", "of its complete verification; null where the image is classified wrong", True),
+    "image_seconds": Column("numbers", "of its bounds and its search; null where the image is classified wrong", True),
     "image_domains": Column("counts", "its sub-problems of branch and bound; null likewise", timed=True),
     # bounds over the balls about `images`, by intervals and by CROWN
     **{

@@ -66,7 +66,8 @@ Examples:
     "--only",
     callback=_numbers,
     metavar="NAME,…",
-    help="Measure only these: accuracy, calibration, attacks, transfer, bounds, complete, size, speed.",
+    help="Measure only these: accuracy, calibration, attacks, transfer, bounds (IBP, CROWN), alpha-crown, complete, "
+    "size, speed.",
 )
 @click.option(
     "--dense", metavar="MODEL", help="Also try attacks made on this network; sparsity is counted from it."

@@ -90,13 +90,13 @@ def transfer(
     engine = Engine(model, device)
     points = pgd(engine, images, np.ones(count, np.bool_), strength, seed)
     labels = images.data.labels[:count]
-    right = given(model, images.inputs.images[:count]) == labels
-    return Transfer(model.sha256, points, right, right & (given(model, points) != labels))
+    right = outputs(model, images.inputs.images[:count]).argmax(axis=1) == labels
+    return Transfer(model.sha256, points, right, right & (outputs(model, points).argmax(axis=1) != labels))
 
 
-def given(model: Model, points: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The class [n] that the network gives each point, in onnxruntime."""
-    return np.asarray(onnxrt.run(model, points).argmax(axis=1), np.int64)
+def outputs(model: Model, points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The network's outputs [n, classes] at the points, in onnxruntime."""
+    return np.array(onnxrt.run(model, points), np.float64)
 
 
 def _batches(

@@ -1,14 +1,14 @@
 """What bounds alone say of the balls about images: who is proved robust, and how tight they are.
 
 The ladder: intervals (IBP), CROWN, α-CROWN. Each method's bounds of the ReLUs' arguments lie within the ones before,
-and what one proves is not asked of the next, so that what is proved grows from rung to rung. All bounds carry the
+and what one proves counts as proved by the next, so that what is proved grows from rung to rung. All bounds carry the
 engine's rounding margins.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,68 +55,42 @@ class Tightness:
         self.logits += float((upper - lower).mean())
         self.images += 1
 
-    def columns(self, method: str) -> dict[str, float | list[float]]:
+    def columns(self, method: str) -> dict[str, Any]:
         """As `formats.measurements` has them. A network without ReLUs has no ratio and no width of them."""
         neurons = list(self.layers.values())
-        found: dict[str, float | list[float]] = {f"{method}_logit_width": self.logits / self.images}
+        found: dict[str, Any] = {f"{method}_logit_width": self.logits / self.images}
         for name, sums in (("unstable_ratio", self.unstable), ("width", self.width)):
             shares = [total / self.images / count for total, count in zip(sums, neurons, strict=True)]
             found[f"{method}_layer_{name}"] = shares
             if neurons:
                 found[f"{method}_{name}"] = sum(sums) / self.images / sum(neurons)
         mean = [total / self.images for total in self.instability]
-        return found | {f"{method}_layer_instability": mean, f"{method}_instability": sum(mean)}
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """For each query the first method that proves it (None: none of them), and how tight "ibp" and "crown" are."""
-
-    proved: tuple[str | None, ...]
-    tightness: dict[str, Tightness]
-
-    def columns(self) -> dict[str, Any]:
-        """How tight the bounds are, as `formats.measurements` has it."""
-        found: dict[str, Any] = {}
-        for method, one in self.tightness.items():
-            found |= one.columns(method)
-            found |= {"layer": list(one.layers), "layer_neurons": list(one.layers.values())}
-        return found
+        found |= {f"{method}_layer_instability": mean, f"{method}_instability": sum(mean)}
+        return found | {"layer": list(self.layers), "layer_neurons": neurons}
 
 
 def climb(
-    engine: Engine,
-    queries: Sequence[Query],
-    ask: Sequence[bool],
-    hopeless: Sequence[bool],
-    step: Callable[[], None] = lambda: None,
-    methods: Sequence[str] = METHODS,
-) -> Ladder:
-    """Bound every query's ball by intervals and by CROWN; prove those to `ask` for, where need be by α-CROWN, unless
-    they are `hopeless` (known to be false). `step` is called after each. `methods`: the first so many of `METHODS`.
+    engine: Engine, query: Query, methods: Sequence[str], tightness: Mapping[str, Tightness] | None = None
+) -> str | None:
+    """The first of `methods`, in the order of `METHODS`, that proves a query with one region (as robustness properties
+    have), if any. `tightness` takes in the bounds by those of the methods that it names, whatever they prove.
 
-    The queries have one region each, as robustness properties have. α-CROWN optimises the slopes of all nodes, where
-    these are not too many, and those of the clauses (Xu et al., "Fast and complete", ICLR 2021).
+    α-CROWN optimises the slopes of all nodes, where these are not too many, and those of the clauses (Xu et al., "Fast
+    and complete", ICLR 2021).
     """
-    proved: list[str | None] = []
-    tightness = {"ibp": Tightness(), "crown": Tightness()}
-    for query, asked, lost in zip(queries, ask, hopeless, strict=True):
-        own = engine.engine_for(query)
-        problems = subproblems([query])
-        nodes, found = None, None
-        for method in methods:
-            if method == "alpha-crown" and (found or lost or not asked):
-                break
-            nodes = _nodes(own, own.shaped(problems.boxes), method, nodes)
-            if method in tightness:
-                tightness[method].add(
-                    own.graph, nodes, *output_bounds(own.graph, nodes, linear=method != "ibp")
-                )
-            if asked and found is None and bool((_margins(own, nodes, problems, method) > 0).all()):
-                found = method
-        proved.append(found)
-        step()
-    return Ladder(tuple(proved), tightness)
+    own, wanted = engine.engine_for(query), tightness or {}
+    problems = subproblems([query])
+    nodes, found = None, None
+    for method in methods:
+        if found and method not in wanted:
+            break
+        nodes = _nodes(own, own.shaped(problems.boxes), method, nodes)
+        if method in wanted:
+            sides = output_bounds(own.graph, nodes, linear=method != "ibp")
+            wanted[method].add(own.graph, nodes, *sides)
+        if found is None and bool((_margins(own, nodes, problems, method) > 0).all()):
+            found = method
+    return found
 
 
 def _nodes(engine: Engine, box: Box, method: str, known: NodeBounds | None) -> NodeBounds:

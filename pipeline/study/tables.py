@@ -102,17 +102,20 @@ def caption(table: Table) -> str:
     spread = (
         f"mean ± half of Student's 95 % interval over up to {table.seeds} seeds"
         if table.seeds > 1
-        else "± half of Wilson's 95 % interval over the images (one seed)"
+        else "one seed: Wilson's 95 % interval over the images"
     )
     return f"Standard / {certified} accuracy in % by sparsity in %; {spread}."
 
 
 def text(estimate: Estimate | None) -> str:
-    """`62.1 ± 0.8`, in percent."""
+    """In percent `62.1 ± 0.8`, of seeds; `62.1 (58.0–66.0)`, of one seed's images."""
     if estimate is None:
         return "–"
-    half = f" ± {100 * estimate.half:.1f}" if estimate.kind else ""
-    return f"{100 * estimate.value:.1f}{half}"
+    ends = {
+        "t": f" ± {100 * estimate.half:.1f}",
+        "wilson": f" ({100 * estimate.lower:.1f}–{100 * estimate.upper:.1f})",
+    }
+    return f"{100 * estimate.value:.1f}{ends.get(estimate.kind, '')}"
 
 
 def latex(points: Sequence[Point]) -> str:
@@ -150,11 +153,14 @@ def _latex(cell: Cell | None) -> str:
 
 
 def _mean(estimate: Estimate | None) -> str:
-    """`$62.1_{\\pm 0.8}$`"""
     if estimate is None:
         return "--"
-    half = rf"_{{\pm {100 * estimate.half:.1f}}}" if estimate.kind else ""
-    return f"${100 * estimate.value:.1f}{half}$"
+    value, up, down = (
+        100 * part
+        for part in (estimate.value, estimate.upper - estimate.value, estimate.value - estimate.lower)
+    )
+    ends = {"t": rf"_{{\pm {up:.1f}}}", "wilson": f"^{{+{up:.1f}}}_{{-{down:.1f}}}"}
+    return f"${value:.1f}{ends.get(estimate.kind, '')}$"
 
 
 def _escaped(words: str) -> str:

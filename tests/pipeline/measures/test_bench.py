@@ -19,7 +19,7 @@ from secateur.formats.dataset import Dataset
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt, verify
-from secateur.pipeline.measures import GROUPS, Bench, Settings, Strength, bounds, choose
+from secateur.pipeline.measures import GROUPS, Bench, Settings, Strength, bounds, choose, proofs
 
 Floats = NDArray[np.float64]
 
@@ -331,11 +331,36 @@ def test_attacks_stay_in_the_box_of_the_property(
 def test_a_proof_of_what_is_refuted_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     network = net([4, 10, 3], 8, scale=2.0)
     data = labelled(network, uniform(8, 4, 4), 3)
-    bench = Bench(choose(data, "0.4", count=4), Settings(("bounds", "complete"), timeout=30))
+    bench = Bench(choose(data, "0.4", count=4), Settings(("attacks", "bounds", "complete"), timeout=30))
     assert bench.measure(network)["refuted"] > 0
     monkeypatch.setattr(bounds, "_margins", lambda *_: np.ones(1))
-    with pytest.raises(CheckFailed, match="counterexample"):
+    with pytest.raises(CheckFailed, match=r"robust_idx\d_eps0\.4\.vnnlib: proved by ibp, but an attack"):
         bench.measure(network)
+
+
+def test_what_an_attack_refutes_is_refuted() -> None:
+    proved = ["wrong", "ibp", "crown", "undecided", "refuted", "complete"]
+    margins = np.array([-1.0, np.inf, -1e-6, -0.5, -0.5, 0.1])
+    settled = proofs.check(proved, margins, [""] * 6, "m.onnx")
+    assert settled == ["wrong", "ibp", "refuted", "refuted", "refuted", "complete"]
+    assert proofs.rungs(settled, ["ibp", "crown"]) == {"certified_ibp": 1 / 6, "certified_crown": 1 / 6}
+
+
+def test_bounds_spare_the_search_and_their_seconds_count() -> None:
+    network = net([5, 12, 9, 3], 3)
+    data = labelled(network, uniform(0, 25, 5), 3, wrong=4)
+    images = choose(data, "0.04", count=25)
+    both = Bench(images, Settings(("bounds", "complete"), timeout=30)).measure(network)
+    alone = Bench(images, Settings(("complete",), timeout=30)).measure(network)
+    assert both["certified"] == alone["certified"] and both["refuted"] == alone["refuted"]
+    assert {"ibp", "crown", "wrong"} <= set(both["image_proof"])
+    assert {"complete", "wrong"} >= {proof for proof in alone["image_proof"] if proof != "refuted"}
+    for proof, seconds, domains in zip(
+        both["image_proof"], both["image_seconds"], both["image_domains"], strict=True
+    ):
+        assert (seconds is None) == (domains is None) == (proof == "wrong")
+        assert seconds is None or seconds > 0
+        assert domains == 0 or proof not in ("ibp", "crown")
 
 
 def test_the_same_gives_the_same_and_each_setting_another_fingerprint() -> None:

@@ -166,6 +166,9 @@ def test_the_matrix_is_that_of_the_paper() -> None:
     assert "3 seeds" in tables.caption(table) and "complete verification" in tables.caption(table)
     (alone,) = tables.tables(points(study(seeds=1)))
     assert "Wilson" in tables.caption(alone)
+    (cell,) = [one for name, cells in alone.rows if name == "dense" for one in cells if one]
+    assert tables.text(cell.certified) == "50.0 (40.4–59.6)"
+    assert "$50.0^{+9.6}_{-9.6}$" in tables.latex(points(study(seeds=1)))
 
 
 def test_sparsities_are_as_long_as_they_must_be() -> None:
