@@ -62,15 +62,20 @@ def opened(directory: str, recipe: Recipe) -> Iterator[Path]:
         yield folder
 
 
+def recipe_of(directory: str) -> Recipe | None:
+    """The recipe that the folder was begun with; None where there is none yet."""
+    path = Path(directory) / RECIPE
+    return recipes.made(recipes.read(str(path)), str(path)) if path.exists() else None
+
+
 def _settle(folder: Path, recipe: Recipe) -> None:
     path = folder / RECIPE
-    if path.exists():
-        before = recipes.made(recipes.read(str(path)))
-        changed = recipes.changes(before, recipe)
-        if changed:
-            raise InputError(
-                f"this folder was begun with another recipe: {', '.join(changed)} changed",
-                where=str(path),
-                hint="choose another folder",
-            )
+    before = recipe_of(str(folder))
+    changed = recipes.changes(before, recipe) if before is not None else []
+    if changed:
+        raise InputError(
+            f"this folder was begun with another recipe: {', '.join(changed)} changed",
+            where=str(path),
+            hint="choose another folder",
+        )
     streams.write_bytes(str(path), recipes.text(recipe).encode())

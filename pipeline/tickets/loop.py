@@ -69,13 +69,15 @@ def run(
 def steps(directory: str, recipe: Recipe) -> int:
     """How many times `run` will call its `progress`: for what is not finished yet."""
     total = 0
+    before = folder.recipe_of(directory)
+    otherwise = before is not None and before.evaluation != recipe.evaluation
     for seed in recipe.seeds:
         finished = Stages(Path(directory) / f"seed-{seed}").finished
         for name, number in _outline(recipe):
             where = folder.place(name, number)
             if f"{where}/train" not in finished:
                 total += recipe.settings(seed, again=number > 0).epochs
-            if name in _measured(recipe) and f"{where}/measure" not in finished:
+            if name in _measured(recipe) and (otherwise or f"{where}/measure" not in finished):
                 total += recipe.evaluation.steps
     return total
 

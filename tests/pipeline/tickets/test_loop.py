@@ -20,6 +20,7 @@ from secateur.formats.onnx_model import Model, initializers
 from secateur.pipeline.prune import masks
 from secateur.pipeline.tickets import loop
 from secateur.pipeline.tickets.evaluation import Evaluation
+from secateur.pipeline.tickets.methods import METHODS
 from secateur.pipeline.tickets.recipe import Recipe
 
 SMALL = Recipe(
@@ -32,6 +33,12 @@ SMALL = Recipe(
     pruning={"rounds": 2, "share": 0.5, "samples": 32},
     evaluation=Evaluation(1, 20.0, attacked=8, pgd_steps=2, measures=("accuracy", "transfer", "bounds")),
     method={"slimming": {"then": "fine-tune"}, "random": {"one_shot": True}},
+)
+KILLED = replace(
+    SMALL,
+    methods=("imp+nrs", "refill"),
+    method={},
+    evaluation=Evaluation(images=1, timeout=20.0, measures=("accuracy", "complete")),
 )
 Finished = tuple[Path, list[dict[str, Any]], list[str]]
 
@@ -126,6 +133,19 @@ def test_what_is_done_is_not_done_again(finished: Finished) -> None:
     assert {path: path.stat().st_mtime_ns for path in (folder / "seed-0").rglob("*.*")} == before
 
 
+def test_networks_can_be_measured_otherwise(tmp_path: Path) -> None:
+    recipe = replace(KILLED, methods=("imp",), pruning={"rounds": 1})
+    before = loop.run(str(tmp_path), recipe)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.onnx")}
+    other = replace(recipe, evaluation=Evaluation(images=2, measures=("accuracy", "bounds")))
+    said: list[str] = []
+    expected = loop.steps(str(tmp_path), other)
+    after = loop.run(str(tmp_path), other, progress=said.append)
+    assert len(said) == expected == 2 * (1 + 2)  # no training
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.onnx")} == files
+    assert [one["images"] for one in before + after] == [1, 1, 2, 2]
+
+
 def test_another_recipe_is_refused_by_name(finished: Finished) -> None:
     folder = finished[0]
     for other, name in (
@@ -160,14 +180,6 @@ def test_early_weights_to_rewind_to(tmp_path: Path) -> None:
 
 
 # --- killed ----------------------------------------------------------------------------------------------------
-
-
-KILLED = replace(
-    SMALL,
-    methods=("imp+nrs", "refill"),
-    method={},
-    evaluation=Evaluation(images=1, timeout=20.0, measures=("accuracy", "complete")),
-)
 
 
 def contents(folder: Path) -> dict[str, bytes | list[dict[str, Any]]]:
@@ -221,3 +233,27 @@ def test_killed_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_ten_times_it_ends_the_same(tmp_path: Path) -> None:
     kill_and_resume(tmp_path, 10, seed=1)
+
+
+# --- methods ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["standard", "adversarial", "crown-ibp"])
+def test_every_method_runs(objective: str, tmp_path: Path) -> None:
+    recipe = Recipe(
+        methods=tuple(METHODS),
+        network="conv_small",
+        train_images=64,
+        training={"objective": objective, "epochs": 1},
+        pruning={"rounds": 2, "samples": 32},
+        evaluation=Evaluation(images=1, measures=("accuracy",)),
+    )
+    records = loop.run(str(tmp_path), recipe)
+    for name in METHODS:
+        own = [one for one in records if one["method"] == name and one["round"]]
+        assert [one["target"] for one in own] == list(recipe.of(name).course)
+        assert 0 < own[0]["sparsity"] < own[1]["sparsity"], name
+        weights = initializers(onnx_model.read(str(tmp_path / own[1]["model"])).proto)
+        kept = mask.read(str(tmp_path / own[1]["mask"])).tensors
+        assert all(not weights[tensor][~keep].any() for tensor, keep in kept.items()), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from secateur.pipeline.prune import CRITERIA
 from secateur.pipeline.tickets import recipe
 from secateur.pipeline.tickets.methods import METHODS
 from secateur.pipeline.tickets.recipe import Recipe, changes, made, parse, text
+from secateur.pipeline.train.presets import PRESETS
 
 FULL = """
 methods = ["imp", "imp+nrs", "slimming", "mine"]
@@ -90,6 +92,24 @@ def test_the_paper_s_schedules() -> None:
 def test_every_method_and_criterion_makes_plans(name: str) -> None:
     pruning = Recipe((name,)).of(name)
     assert [pruning.plan(k, epsilon=0.1, seed=1).sparsity for k in (1, 2)] == list(pruning.course[:2])
+
+
+STUDY = Path(__file__).parents[3] / "vnncomp_benchmarks" / "certified_tickets" / "recipes"
+
+
+@pytest.mark.parametrize("path", sorted(STUDY.rglob("*.toml")), ids=lambda path: str(path.relative_to(STUDY)))
+def test_the_study_s_recipes(path: Path) -> None:
+    study = made(recipe.read(str(path)), path.name)
+    full = path.parent.name == "full"
+    assert len(study.of("imp+nrs").course) == (15 if full else 5)
+    assert study.of("imp+nrs").course[-1] == pytest.approx(1 - 0.8**15, abs=1e-4)
+    assert study.of("slimming").course[-1] == pytest.approx(1 - 0.89**12, abs=1e-4)
+    assert study.settings(0, "nrs").nrs == (0.01 if study.training["objective"] == "adversarial" else 0.001)
+    if full:
+        preset = PRESETS[f"paper-{path.stem.rpartition('-')[2]}-{path.stem.rpartition('-')[0]}"]
+        assert (preset.mean or (), preset.std or ()) == (study.mean, study.std)
+        ours = replace(study.settings(0), ramp_length=preset.settings.ramp_length)
+        assert ours == preset.settings
 
 
 def test_text_and_back() -> None:
