@@ -124,9 +124,9 @@ def _through_relu(coefficient: Tensor, low: Tensor, high: Tensor) -> tuple[Tenso
     upper = torch.where(unstable, chord, active)
     lower = torch.where(unstable, (high > -low).to(low.dtype), active)
     offset = torch.where(unstable, -chord * least, torch.zeros_like(low))
-    positive, negative = coefficient.clamp(min=0), coefficient.clamp(max=0)
-    down = positive * lower.unsqueeze(1) + negative * upper.unsqueeze(1)
-    return down, _dot(negative, offset)
+    # Not of clamped halves: a coefficient of 0, common in pruned networks, would count in both gradients.
+    slope = torch.where(coefficient > 0, lower.unsqueeze(1), upper.unsqueeze(1))
+    return coefficient * slope, _dot(coefficient.clamp(max=0), offset)
 
 
 def _transposed(trace: Trace, node: Node, coefficient: Tensor) -> list[Tensor]:
@@ -139,9 +139,11 @@ def _transposed(trace: Trace, node: Node, coefficient: Tensor) -> list[Tensor]:
         (shape,) = shapes
         parts = [node.operation.transposed(rows, shape)]
     else:
-        zeros = [rows.new_zeros(shape) for shape in shapes]
-        pull = torch.func.vjp(node.operation.forward, *zeros)[1]
-        parts = list(pull(rows))
+        wanted = torch.is_grad_enabled()
+        with torch.enable_grad():
+            zeros = [rows.new_zeros(shape).requires_grad_() for shape in shapes]
+            value = node.operation.forward(*zeros)
+        parts = list(torch.autograd.grad(value, zeros, rows, create_graph=wanted))
     return [part.reshape(size, count, *shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
 
 

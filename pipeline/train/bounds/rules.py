@@ -76,13 +76,18 @@ class Call:
             arguments[place] = value
         return arguments
 
+    def again(self, *values: Tensor) -> Tensor:
+        """The module's value with these in place of the arguments that vary."""
+        result: Tensor = self.module(*self.with_values(values))
+        return result
+
     def only(self, place: int) -> None:
         """
         Raises:
             Unknown: other arguments than the one at `place` depend on the input.
         """
         if self.varying != (place,):
-            raise Unknown("a product of two values that depend on the input")
+            raise Unknown("more than one argument depends on the input")
 
 
 Rule = Callable[[Call], Operation]
@@ -132,18 +137,14 @@ def _gemm(call: Call) -> Operation:
             lambda rows, _: rows @ weight,
         )
     weight = call.constant(1)
-    return Affine(
-        lambda x: layer(*call.with_values([x])), lambda r: layer(r, weight.abs(), None).abs()
-    )  # α may be negative
+    return Affine(call.again, lambda r: layer(r, weight.abs(), None).abs())  # α may be negative
 
 
 def _product(call: Call) -> Operation:
     call.only(call.varying[0])
     other = call.constant(1 - call.varying[0]).abs()
     magnitudes = Call(call.module, (other, other), call.varying, call.value)
-    return Affine(
-        lambda x: call.module(*call.with_values([x])), lambda r: call.module(*magnitudes.with_values([r]))
-    )
+    return Affine(call.again, magnitudes.again)
 
 
 def _quotient(call: Call) -> Operation:
@@ -159,7 +160,7 @@ def _sum(call: Call) -> Operation:
         total = radii[0] + radii[1] if len(radii) == 2 else radii[0]
         return total.broadcast_to(len(total), *shape)
 
-    return Affine(lambda *x: call.module(*call.with_values(x)), absolute)
+    return Affine(call.again, absolute)
 
 
 def _normalisation(call: Call) -> Operation:
@@ -203,32 +204,28 @@ def _reshaping(call: Call) -> Operation:
 
 
 def _positive(call: Call) -> Operation:
-    """Sums and means with weights ≥ 0, and what only moves numbers."""
-
-    def run(*x: Tensor) -> Tensor:
-        result: Tensor = call.module(*call.with_values(x))
-        return result
-
-    if len(call.varying) == sum(isinstance(item, Tensor) for item in call.arguments):
-        return Affine(run, run, linear=True)
-    return Affine(run, lambda *r: run(*r) - run(*(torch.zeros_like(one) for one in r)))
+    """Sums and means with weights ≥ 0, and what only moves numbers, beside constants or not."""
+    return Affine(call.again, lambda *r: call.again(*r) - call.again(*(torch.zeros_like(one) for one in r)))
 
 
-def _padding(call: Call) -> Operation:
+def _linear(call: Call) -> Operation:
+    """The same without constants."""
     call.only(0)
+    return Affine(call.again, call.again, linear=True)
 
-    def run(x: Tensor) -> Tensor:
-        result: Tensor = call.module(*call.with_values([x]))
-        return result
 
-    return Affine(run, lambda r: run(r) - run(torch.zeros_like(r)))
+def _dropout(call: Call) -> Operation:
+    call.only(0)
+    if call.module.training:
+        raise Unknown("it drops values at random")
+    return Affine(lambda x: x, lambda r: r, lambda rows, _: rows, linear=True)
 
 
 def _monotone(call: Call) -> Operation:
     call.only(0)
     if isinstance(call.module, nn.LeakyReLU) and call.module.negative_slope < 0:
         raise Unknown("a negative slope")
-    return Monotone(lambda x: call.module(*call.with_values([x])))
+    return Monotone(call.again)
 
 
 RULES: dict[str, Rule] = {
@@ -242,11 +239,12 @@ RULES: dict[str, Rule] = {
     "Sub": _sum,
     "BatchNormalization": _normalisation,
     "Neg": _negation,
+    "Dropout": _dropout,
     "Relu": lambda call: Relu(),
     **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity"), _reshaping),
-    **dict.fromkeys(("Transpose", "Slice", "Concat", "AveragePool", "GlobalAveragePool"), _positive),
-    **dict.fromkeys(("ReduceMean", "ReduceSum"), _positive),
-    "Pad": _padding,
+    **dict.fromkeys(("Transpose", "Slice", "AveragePool", "GlobalAveragePool"), _linear),
+    **dict.fromkeys(("ReduceMean", "ReduceSum"), _linear),
+    **dict.fromkeys(("Concat", "Pad"), _positive),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "LeakyRelu", "Sigmoid", "Tanh", "Clip"), _monotone),
 }
 

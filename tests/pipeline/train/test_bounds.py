@@ -43,7 +43,9 @@ def one(operator: str, shape: tuple[int, ...] = (2, 4, 4), *constants: object, *
     net = nets.Net(0, 32)
     value = net("Reshape", "x", net.ints(-1, *shape))
     value = nets.conv((3, 3), (2, 2), pads=[1, 1, 1, 1])(net, value)
-    value = net(operator, value, *(net.constant(each) for each in constants), **attributes)
+    kinds = [np.int64 if np.asarray(each).dtype.kind == "i" else np.float32 for each in constants]
+    names = [net.constant(each, kind) for each, kind in zip(constants, kinds, strict=True)]
+    value = net(operator, value, *names, **attributes)
     return net.finish(net.dense(net("Relu", net("Flatten", value)), _width(net, value), 3))
 
 
@@ -60,6 +62,23 @@ def _width(net: nets.Net, value: str) -> int:
     return int(np.prod(onnxrt.value_shapes(proto)[value]))
 
 
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=shape)
+
+
+def gemm() -> Model:
+    """With a bias of two axes, a factor below zero."""
+    net = nets.Net(0, 6)
+    value = net("Gemm", "x", net.weight(6, 5), net.constant(normal(1, 5)), alpha=-2.0, beta=0.5)
+    return net.finish(net.dense(net("Relu", value), 5, 3))
+
+
+def concatenation() -> Model:
+    net = nets.Net(0, 6)
+    value = net("Concat", net("Relu", net.dense("x", 6, 4)), "x", axis=1)
+    return net.finish(net.dense(net("Relu", value), 10, 3))
+
+
 OPERATORS: dict[str, Callable[[], Model]] = {
     "residual": lambda: nets.residual(1, 4, 6, 3),
     "convolutional": lambda: nets.convolutional(2),
@@ -68,6 +87,12 @@ OPERATORS: dict[str, Callable[[], Model]] = {
     "mul": lambda: one("Mul", (2, 4, 4), np.array([[[-2.0]], [[0.5]]])),
     "div": lambda: one("Div", (2, 4, 4), np.array([[[-2.0]], [[0.5]]])),
     "neg": lambda: one("Neg"),
+    "pad": lambda: one("Pad", (2, 4, 4), np.array([0, 0, 1, 0, 0, 1, 0, 0]), np.array(0.7)),
+    "slice": lambda: one("Slice", (2, 4, 4), np.array([1]), np.array([3]), np.array([2])),
+    "transposed convolution": lambda: one("ConvTranspose", (2, 4, 4), normal(2, 3, 2, 2), strides=[2, 2]),
+    "uneven convolution": lambda: one("Conv", (2, 4, 4), normal(3, 2, 2, 2), pads=[0, 0, 1, 1]),
+    "gemm with a row": lambda: gemm(),
+    "concatenation": lambda: concatenation(),
     "average pool": lambda: one("AveragePool", kernel_shape=[2, 2], strides=[2, 2]),
     "global pool": lambda: one("GlobalAveragePool"),
     "max pool": lambda: one("MaxPool", kernel_shape=[2, 2], strides=[2, 2]),
@@ -120,6 +145,40 @@ def test_bounds_hold_and_are_the_engine_s(name: str) -> None:
     assert torch.allclose(least, theirs_least, atol=1e-6)
     if name in ("residual", "gemm", "cnn"):
         assert least.mean() > below.mean()
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_gradients_by_finite_differences(name: str) -> None:
+    """Along a random direction of all weights."""
+    graph = TrainableGraph(OPERATORS[name]())
+    graph.double()
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(2, *graph.input_shape, generator=generator, dtype=torch.float64)
+
+    def value() -> Tensor:
+        run = trace(graph, x)
+        known = intervals(run, *ball(x, EPSILON))
+        rows = (
+            torch.linspace(-1, 1, 4 * run.logits.shape[1], dtype=torch.float64)
+            .view(1, 4, -1)
+            .expand(2, -1, -1)
+        )
+        return (crown_rows(run, known, rows).sin() + interval_rows(run, known, rows)[1].cos()).sum()
+
+    weights = list(graph.parameters.values())
+    with torch.no_grad():  # none of them 0, where bounds have kinks
+        for weight in weights:
+            weight.add_(torch.randn(weight.shape, generator=generator, dtype=torch.float64), alpha=0.1)
+    gradients = torch.autograd.grad(value(), weights, allow_unused=True, materialize_grads=True)
+    ways = [torch.randn(weight.shape, generator=generator, dtype=torch.float64) for weight in weights]
+    slope = sum(float((gradient * way).sum()) for gradient, way in zip(gradients, ways, strict=True))
+    ends = []
+    for step in (1e-6, -2e-6):
+        with torch.no_grad():
+            for weight, way in zip(weights, ways, strict=True):
+                weight.add_(way, alpha=step)
+            ends.append(float(value()))
+    assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(slope, rel=1e-4, abs=1e-6)
 
 
 @needs_auto_lirpa
@@ -225,5 +284,5 @@ def test_a_product_of_two_values_is_named() -> None:
     ]
     weights = {"w": np.eye(3, dtype=np.float32)}
     graph = TrainableGraph(onnx_model.from_proto(factories.model(nodes, weights, ["N", 3], ["N", 3])))
-    with pytest.raises(UnsupportedError, match=r"square.*a product of two values"):
+    with pytest.raises(UnsupportedError, match=r"square.*more than one argument depends"):
         trace(graph, torch.rand(2, 3))
