@@ -6,14 +6,14 @@ A method has one colour, marker and dash throughout, told apart without colour v
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from secateur.pipeline.study.charts import STYLE, Chart, to_svg
-from secateur.pipeline.study.points import CERTIFIED, Point, by_setting, curves, dense_of
+from secateur.pipeline.study.charts import STYLE, Chart
+from secateur.pipeline.study.panels import WIDTH, Drawing, Look, far_or_from_zero, legend, panels
+from secateur.pipeline.study.points import CERTIFIED, Point, by_setting, curves
+from secateur.pipeline.study.scatter import scatter
 from secateur.pipeline.study.summary import DENSE
 
 if TYPE_CHECKING:
@@ -28,48 +28,22 @@ _RUNGS = (
     ("certified_alpha_crown", "α-CROWN", "#2E7EBB"),
     ("certified", "complete", "#0B3C5D"),
 )
-_WIDTH = 9.2  # inches of the page
-_MOST_DOTS = 6000  # of a scatter, above which images are left out evenly
-_FAR = 20.0  # how many times the least the largest is from where an axis is logarithmic
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure with its name for files, heading, caption and alternative text."""
-
-    name: str
-    figure: Figure
-    title: str
-    caption: str
-    alternative: str
-
-    def chart(self) -> Chart:
-        return Chart(self.title, self.caption, to_svg(self.figure, self.alternative))
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How a method is drawn."""
-
-    colour: str
-    marker: str
-    dash: str
 
 
 def drawings(points: Sequence[Point]) -> list[Drawing]:
     """The figures that the points allow; to be made and saved within matplotlib's `charts.STYLE`."""
-    methods = list(dict.fromkeys(point.method for point in points if point.method != DENSE)) or [DENSE]
+    methods = [method for own in by_setting(points).values() for method in curves(own)]
     looks = {
-        method: _Look(
+        method: Look(
             _COLOURS[i % len(_COLOURS)], _MARKERS[i % len(_MARKERS)], "-" if i < len(_COLOURS) else "--"
         )
-        for i, method in enumerate(methods)
+        for i, method in enumerate(dict.fromkeys(methods))
     }
     pruned = [point for point in points if point.sparsity > 0]
     made = [
         *((_accuracy(points, looks), _unstable(points, looks), _seconds(points, looks)) if pruned else ()),
         *_ladders(points),
-        _scatter(points, looks),
+        scatter(points, looks),
     ]
     return [one for one in made if one is not None]
 
@@ -82,7 +56,7 @@ def study_charts(points: Sequence[Point]) -> list[Chart]:
         return [drawing.chart() for drawing in drawings(points)]
 
 
-def _accuracy(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | None:
+def _accuracy(points: Sequence[Point], looks: dict[str, Look]) -> Drawing | None:
     by = next((name for name in CERTIFIED if _known(points, name)), None)
     shown = [("accuracy", "standard"), ("pgd_accuracy", "under PGD"), (by or "", "certified")]
     figure = _curves(
@@ -104,7 +78,7 @@ def _accuracy(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | Non
     )
 
 
-def _unstable(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | None:
+def _unstable(points: Sequence[Point], looks: dict[str, Look]) -> Drawing | None:
     shown = [("ibp_unstable_ratio", "by interval bounds"), ("crown_unstable_ratio", "by CROWN")]
     rounds = all(point.round is not None for point in points)
     figure = _curves(
@@ -128,16 +102,16 @@ def _unstable(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | Non
     )
 
 
-def _seconds(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | None:
+def _seconds(points: Sequence[Point], looks: dict[str, Look]) -> Drawing | None:
     groups = {setting: own for setting, own in by_setting(points).items() if _known(own, "mean_seconds")}
     if not groups:
         return None
-    figure, axes = _panels([setting.title for setting in groups], 2.6, "seconds an image")
+    figure, axes = panels([setting.title for setting in groups], 2.6, "seconds an image")
     for axis, own in zip(axes, groups.values(), strict=True):
         _lines(axis, own, looks, "mean_seconds", 1)
         axis.set_xlabel("sparsity (%)")
-        _far_or_from_zero(axis, [value for point in own for value in point.values("mean_seconds")])
-    _legend(figure, axes[:1])
+        far_or_from_zero(axis, [value for point in own for value in point.values("mean_seconds")])
+    figure.legend(**legend(axes), loc="outside lower center")
     return Drawing(
         "seconds",
         figure,
@@ -157,11 +131,11 @@ def _ladders(points: Sequence[Point]) -> list[Drawing]:
         if len(rungs) < 2:
             continue
         lines = curves(own)
-        figure, axes = _panels(list(lines), 2.3, "share of images (%)", shared=True)
+        figure, axes = panels(list(lines), 2.3, "share of images (%)", shared=True)
         for axis, curve in zip(axes, lines.values(), strict=True):
             _rungs(axis, curve, rungs)
-            axis.set(xlabel="sparsity (%)", ylim=(0, 100))
-        _legend(figure, axes[:1], columns=6)
+            axis.set(xlabel="sparsity (%)", xlim=(0, 100), ylim=(0, 100))
+        figure.legend(**legend(axes), loc="outside lower center")
         found.append(
             Drawing(
                 f"ladder-{number}",
@@ -192,93 +166,9 @@ def _rungs(axis: Axes, curve: Sequence[Point], rungs: Sequence[tuple[str, str, s
         axis.plot(where, top, color="#000000", linestyle=":", linewidth=1.4, label="not refuted")
 
 
-def _scatter(points: Sequence[Point], looks: dict[str, _Look]) -> Drawing | None:
-    groups = {setting: dots for setting, own in by_setting(points).items() if (dots := _dots(own))}
-    if not groups:
-        return None
-    figure, axes = _panels([setting.title for setting in groups], 3.9, "pruned: seconds an image")
-    parts = []
-    for axis, (setting, dots) in zip(axes, groups.items(), strict=True):
-        step = -(-sum(len(one.x) for one in dots) // _MOST_DOTS)
-        for one in dots:
-            look = looks[one.method]
-            label = f"{one.method} at {100 * one.sparsity:.0f} %"
-            axis.scatter(
-                one.x[::step], one.y[::step], s=9, color=look.colour, marker=look.marker, alpha=0.55, linewidths=0,
-                label=label,
-            )  # fmt: skip
-            faster = sum(y < x for x, y in zip(one.x, one.y, strict=True))
-            parts.append(f"{setting.title}, {label}: {faster} of {len(one.x)} images faster than dense")
-        both = [value for one in dots for value in (*one.x, *one.y)]
-        ends = (0.8 * min(both), 1.25 * max(both))
-        axis.plot(ends, ends, color="#334155", linewidth=1, zorder=0)
-        axis.set(
-            xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", xlabel="dense: seconds an image"
-        )
-        key = axis.legend(
-            fontsize=8,
-            markerscale=1.8,
-            ncols=2,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.18),
-            handletextpad=0.2,
-        )
-        for handle in key.legend_handles:
-            if handle is not None:
-                handle.set_alpha(1.0)
-    return Drawing(
-        "scatter",
-        figure,
-        "Verification time, image by image: dense against pruned",
-        "Each image that both nets classify right, of all seeds; each method where its certified accuracy is highest. "
-        "Below the line the pruned net is decided faster.",
-        "Scatter of seconds an image, dense against pruned. " + "; ".join(parts) + ".",
-    )
-
-
-@dataclass(frozen=True)
-class _Dots:
-    method: str
-    sparsity: float
-    x: list[float]
-    y: list[float]
-
-
-def _dots(points: Sequence[Point]) -> list[_Dots]:
-    """For each method the images of its best point beside the dense net's of the same seed."""
-    found = []
-    for method in dict.fromkeys(point.method for point in points):
-        own = [point for point in points if point.method == method and point.sparsity > 0]
-        own = [point for point in own if point.values("certified") and point.records[0].get("image_seconds")]
-        if not own:
-            continue
-        best = max(own, key=lambda point: mean(point.values("certified")))
-        dense = dense_of(best, points)
-        pairs = [
-            pair
-            for record in best.records
-            for other in (dense.records if dense else ())
-            if record.get("seed") == other.get("seed")
-            for pair in _pairs(other, record)
-        ]
-        if pairs:
-            found.append(_Dots(method, best.sparsity, [x for x, _ in pairs], [y for _, y in pairs]))
-    return found
-
-
-def _pairs(dense: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """The seconds of the images that both nets get right."""
-    sides = [
-        dict(zip(one.get("image_index") or (), one.get("image_seconds") or (), strict=True))
-        for one in (dense, pruned)
-    ]
-    both = [(sides[0][index], sides[1][index]) for index in sides[0] if index in sides[1]]
-    return [(x, y) for x, y in both if x and y]
-
-
 def _curves(
     points: Sequence[Point],
-    looks: dict[str, _Look],
+    looks: dict[str, Look],
     shown: Sequence[tuple[str, str, str]],
     *,
     scale: float,
@@ -290,7 +180,7 @@ def _curves(
     if not shown:
         return None
     groups = by_setting(points)
-    figure = Figure(figsize=(_WIDTH, 0.4 + 2.55 * len(groups)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.4 + 2.55 * len(groups)), layout="constrained")
     parts = figure.subfigures(len(groups) + 1, 1, squeeze=False, height_ratios=[*[1.0] * len(groups), 0.13])
     *rows, foot = parts[:, 0]
     for row, (setting, own) in zip(rows, groups.items(), strict=True):
@@ -302,15 +192,14 @@ def _curves(
             axis.set_xlabel("pruning round" if by_round else "sparsity (%)")
             if axis is axes[0]:
                 axis.set_ylabel(label)
-    handles, labels = rows[0].axes[0].get_legend_handles_labels()
-    foot.legend(handles, labels, loc="center", ncols=6, fontsize=9)
+    foot.legend(**legend([row.axes[0] for row in rows]), loc="center")
     return figure
 
 
 def _lines(
     axis: Axes,
     points: Sequence[Point],
-    looks: dict[str, _Look],
+    looks: dict[str, Look],
     name: str,
     scale: float,
     *,
@@ -348,38 +237,8 @@ def _lines(
             label=method,
         )
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-
-def _panels(
-    titles: Sequence[str], height: float, label: str, *, shared: bool = False
-) -> tuple[Figure, list[Axes]]:
-    """A panel a title, two or three in a row, `label` on the left ones; only those are there that are used."""
-    from matplotlib.figure import Figure
-
-    columns = 2 if len(titles) in (2, 4) else min(len(titles), 3)
-    rows = -(-len(titles) // columns)
-    width = _WIDTH if columns > 1 else 0.6 * _WIDTH
-    figure = Figure(figsize=(width, (height + 0.35) * rows + 0.35), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False, sharey=shared).flat)
-    for place, (axis, title) in enumerate(zip(axes, titles, strict=False)):
-        axis.set_title(textwrap.fill(title, 96 // columns), fontsize=9.5)
-        if place % columns == 0:
-            axis.set_ylabel(label)
-    for axis in axes[len(titles) :]:
-        axis.remove()
-    return figure, axes[: len(titles)]
-
-
-def _legend(figure: Figure, axes: Sequence[Axes], columns: int = 6) -> None:
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
-
-
-def _far_or_from_zero(axis: Axes, values: Sequence[float]) -> None:
-    if min(values) > 0 and max(values) > _FAR * min(values):
-        axis.set_yscale("log")
-    else:
-        axis.set_ylim(bottom=0)
+    if not by_round:
+        axis.set_xlim(-3, 103)
 
 
 def _known(points: Sequence[Point], name: str) -> bool:

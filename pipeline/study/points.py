@@ -121,8 +121,9 @@ def dense_of(point: Point, among: Sequence[Point]) -> Point | None:
 
 
 def curves(points: Sequence[Point]) -> dict[str, list[Point]]:
-    """The points of one setting by method, each method's led by the dense net where it has no such point itself."""
-    methods = list(dict.fromkeys(one.method for one in points if one.method != DENSE))
+    """The points of one setting by method that prunes, each method's led by the dense net where it has no such point
+    itself."""
+    methods = list(dict.fromkeys(one.method for one in points if one.method != DENSE and one.sparsity > 0))
     found = {}
     for method in methods:
         own = [one for one in points if one.method == method]

@@ -19,6 +19,7 @@ from secateur.formats.measure import ModelRecord
 from secateur.formats.verdict import Record
 from secateur.pipeline.study.charts import STYLE, charts
 from secateur.pipeline.study.figures import drawings, study_charts
+from secateur.pipeline.study.gains import gains
 from secateur.pipeline.study.matching import tickets
 from secateur.pipeline.study.points import Point, fraction, points
 from secateur.pipeline.study.summary import latest, summarise
@@ -49,6 +50,7 @@ def report(
     page = {
         "tickets": tickets(study),
         "tables": tables(study),
+        "gains": gains(study),
         "points": study,
         "measured_models": len({record.get("model_sha256") for record in measured}),
         "captions": [caption(table) for table in tables(study)],
@@ -64,6 +66,10 @@ def report(
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.1f} %"
     environment.filters["seconds"] = _seconds
     environment.filters["estimate"] = text
+    environment.filters["gain"] = lambda one: "–" if one is None else f"{'+' * (one.value > 0)}{text(one)}"
+    environment.filters["mean"] = lambda one, form="%.1f", scale=1: (
+        "–" if one is None else form % (scale * one.value)
+    )
     environment.filters["epsilon"] = fraction
     template = environment.from_string((files(__package__) / _TEMPLATE).read_text(encoding="utf-8"))
     return template.render(

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from secateur.pipeline.study.gains import COMPARED, gains
 from secateur.pipeline.study.intervals import Estimate
 from secateur.pipeline.study.matching import tickets
 from secateur.pipeline.study.points import CERTIFIED, Point, Setting, by_setting
@@ -169,23 +170,21 @@ def _escaped(words: str) -> str:
 
 def csv_table(points: Sequence[Point]) -> str:
     """A line a point: its place, seeds, whether it is a certified ticket, then for each measure its mean and the ends
-    of its 95 % interval (empty where it has none)."""
+    of its 95 % interval (empty where it has none), and what it gained against the dense net (see `gains`)."""
     marked = {id(one.point) for one in tickets(points)}
     known = [name for name in MEASURES if any(point.values(name) for point in points)]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     place = ("data", "network", "objective", "epsilon", "method", "round", "sparsity", "seeds", "ticket")
-    writer.writerow([*place, *(f"{name}{end}" for name in known for end in ("", "_lower", "_upper"))])
+    against = {id(gain.point): gain.differences for gain in gains(points)}
+    compared = [name for name in COMPARED if name in known]
+    heads = [*known, *(f"{name}_gain" for name in compared)]
+    writer.writerow([*place, *(f"{name}{end}" for name in heads for end in ("", "_lower", "_upper"))])
     for point in points:
         setting = point.setting
-        row: list[float | str] = []
-        for name in known:
-            one = point.estimate(name)
-            row += (
-                ["", "", ""]
-                if one is None
-                else [one.value, *([one.lower, one.upper] if one.kind else ["", ""])]
-            )
+        estimates = [point.estimate(name) for name in known]
+        estimates += [against.get(id(point), {}).get(name) for name in compared]
+        row = [part for one in estimates for part in _parts(one)]
         epsilon = "" if setting.epsilon is None else setting.epsilon
         number = "" if point.round is None else point.round
         who = [
@@ -199,3 +198,10 @@ def csv_table(points: Sequence[Point]) -> str:
         ]
         writer.writerow([*who, len(point.records), int(id(point) in marked), *row])
     return buffer.getvalue()
+
+
+def _parts(estimate: Estimate | None) -> list[float | str]:
+    """The mean and the ends of its interval, empty where there is none."""
+    if estimate is None:
+        return ["", "", ""]
+    return [estimate.value, *([estimate.lower, estimate.upper] if estimate.kind else ["", ""])]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from secateur.formats import measurements
-from secateur.pipeline.study import figures, tables
+from secateur.pipeline.study import figures, gains, tables
 from secateur.pipeline.study.intervals import estimate
 from secateur.pipeline.study.matching import tickets
 from secateur.pipeline.study.points import Point, curves, fraction, points
@@ -199,12 +199,30 @@ def test_the_csv_table_holds_every_measure() -> None:
         ("IMP", "3", "0"),
         ("Slim_1", "3", "1"),
     ]
-    dense = {name: float(value) for name, value in rows[0].items() if name.startswith("certified")}
+    dense = {name: float(value) for name, value in rows[0].items() if name.startswith("certified") and value}
     assert dense["certified"] == pytest.approx(0.52)
     assert dense["certified"] - dense["certified_lower"] == pytest.approx(4.302653 * 0.02 / 3**0.5, rel=1e-6)
     assert dense["certified_crown"] == pytest.approx(0.42)
     assert float(rows[2]["mean_seconds"]) == 2.0 and float(rows[0]["epsilon"]) == 2 / 255
     assert "pgd_accuracy" not in rows[0]
+
+
+def test_gains_are_paired_by_seed() -> None:
+    """IMP at 50 %: certified +10, +6, +8 points; the seed that only one of them has does not count."""
+    records = study()
+    odd = [{**record, "seed": 7, "certified": 0.0} for record in records if record["method"] == "dense"][:1]
+    found = {(one.point.method, one.point.round): one for one in gains.gains(points([*records, *odd]))}
+    assert list(found) == [("IMP", 1), ("IMP", 2), ("Slim_1", 1)]
+    one = found["IMP", 1].certified
+    assert one is not None and one.value == pytest.approx(0.08) and one.kind == "t" and one.count == 3
+    assert one.half == pytest.approx(4.302653 * 0.02 / 3**0.5, rel=1e-6)
+    assert found["IMP", 1].sure and found["IMP", 1].by == "certified"
+    assert not found["Slim_1", 1].sure
+    assert found["IMP", 2].differences["accuracy"].value == pytest.approx(-0.11)
+    rows = list(csv.DictReader(io.StringIO(tables.csv_table(points(records)))))
+    assert float(rows[1]["certified_gain"]) == pytest.approx(0.08) and rows[0]["certified_gain"] == ""
+    (alone,) = [one for one in gains.gains(points(study(seeds=1))) if one.point.round == 2]
+    assert alone.certified is not None and alone.certified.kind == "" and not alone.sure
 
 
 def lines_of(points: Sequence[Point], name: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -249,6 +267,12 @@ def test_the_page_names_tickets_and_holds_tables_and_pictures() -> None:
     assert "12 models measured, 1 setting; 2 certified tickets." in page
     assert "93.0 ± 5.0 / <span>60.0 ± 5.0</span> ★" in page
     assert "Student, 3 seeds" in page
+    assert (
+        '<td class="number strong">+8.0 ± 5.0</td>' in page and '<td class="number">-11.0 ± 4.3</td>' in page
+    )
+    assert (
+        '<td class="number">31.0 %</td><td class="number">41.0 %</td><td class="number">3.00 s</td>' in page
+    )
     assert page.count("<svg") == 5 and "No verdict records" not in page
     assert "Slim_1 at sparsity 30%: standard 88 %, certified 47.3 %" in page
     assert "http" not in page.replace("http://www.w3.org", "")
