@@ -31,7 +31,9 @@ _RUNGS = (
 
 
 def drawings(points: Sequence[Point]) -> list[Drawing]:
-    """The figures that the points allow; to be made and saved within matplotlib's `charts.STYLE`."""
+    """The figures that the points allow, of settings in which something was pruned; to be made and saved within
+    matplotlib's `charts.STYLE`."""
+    points = [point for own in by_setting(points).values() if curves(own) for point in own]
     methods = [method for own in by_setting(points).values() for method in curves(own)]
     looks = {
         method: Look(
@@ -39,13 +41,9 @@ def drawings(points: Sequence[Point]) -> list[Drawing]:
         )
         for i, method in enumerate(dict.fromkeys(methods))
     }
-    pruned = [point for point in points if point.sparsity > 0]
-    made = [
-        *((_accuracy(points, looks), _unstable(points, looks), _seconds(points, looks)) if pruned else ()),
-        *_ladders(points),
-        scatter(points, looks),
-    ]
-    return [one for one in made if one is not None]
+    whole = [draw(points, looks) for draw in (_accuracy, _unstable, _seconds, scatter)]
+    made = [one for one in whole if one is not None]
+    return made + _ladders(points)
 
 
 def study_charts(points: Sequence[Point]) -> list[Chart]:
@@ -177,7 +175,7 @@ def _curves(
     """A row a setting, a panel a measure (column, title, label of its axis), a line a method."""
     from matplotlib.figure import Figure
 
-    if not shown:
+    if not (shown and points):
         return None
     groups = by_setting(points)
     figure = Figure(figsize=(WIDTH, 0.4 + 2.55 * len(groups)), layout="constrained")

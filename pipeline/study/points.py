@@ -130,7 +130,7 @@ def curves(points: Sequence[Point]) -> dict[str, list[Point]]:
         dense = dense_of(own[0], points)
         lead = [dense] if dense is not None and all(one.sparsity > 0 for one in own) else []
         found[method] = [*lead, *own]
-    return found or {DENSE: list(points)}
+    return found
 
 
 def fraction(epsilon: float) -> str:

@@ -249,7 +249,12 @@ def test_figures_draw_the_means() -> None:
     (seconds,) = lines_of(found, "seconds").values()
     assert seconds["IMP"] == [(0, 4), (50, 3), (75, 2)]
     names = [one.name for one in figures.drawings(found)]
-    assert names == ["accuracy", "unstable", "seconds", "ladder-1", "scatter"]
+    assert names == ["accuracy", "unstable", "seconds", "scatter", "ladder-1"]
+    dense = [{**record, "data": "other"} for record in study() if record["method"] == "dense"]
+    assert figures.drawings(points(dense)) == []
+    assert list(lines_of(points([*study(), *dense]), "seconds")) == [
+        point.setting.title for point in found[:1]
+    ]
 
 
 def test_the_scatter_pairs_images_of_one_seed() -> None:
