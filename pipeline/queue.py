@@ -1,8 +1,8 @@
 """Deciding many properties of one network: it is read and prepared once, and what can be done at once is.
 
 By our engine every property first climbs the first rungs of the ladder, a group at a time in shared batches; then those
-left open are searched one after the other. Each answer is given as soon as it is known. Other verifiers, and questions
-about several networks (see `product`), take one after the other.
+left open begin their searches in shared batches, and go on one after the other. Each answer is given as soon as it is
+known. Other verifiers, and questions about several networks (see `product`), take one after the other.
 """
 
 from __future__ import annotations
@@ -239,7 +239,10 @@ def _ladder(engine: Engine, reader: _Reader | _Known, asked: Sequence[int], how:
                 yield i, _answered(engine, work, reader.questions[i].state, how.seed)
             else:
                 waiting.append((i, work))
-    for i, work in waiting:
+    for position, (i, work) in enumerate(waiting):
+        if position % GROUP == 0:
+            # What spoils shared batches shows again where each work is finished by itself.
+            _error(engine.share, [each for _, each in waiting[position : position + GROUP]], how.seed)
         if reason := _error(engine.finish, work, how.seed):
             yield i, Failure(reason, work.seconds)
         else:

@@ -1,6 +1,7 @@
 """The ladder: attack, CROWN, α-CROWN, branch and bound, each rung on what is still open.
 
-The first rungs treat a group of queries of one network in one batch; the search then takes the open ones in turn.
+The first rungs treat a group of queries of one network in one batch, and where neurons are split, so does the beginning
+of the search (`share`); from there on the open ones come in turn, each of which fills batches of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from secateur.pipeline.verify.search.problem import Progress
 from secateur.pipeline.verify.search.work import (
     Deadline,
     Left,
+    Root,
     Work,
     joint,
     layer_stability,
@@ -116,6 +118,7 @@ class Engine:
         for first in range(0, len(queries), GROUP):
             works = [Work(query, timeout, dict(build)) for query in queries[first : first + GROUP]]
             self.begin(works, seed)
+            self.share(works, seed)
             for work in works:
                 self.finish(work, seed)
                 yield work.result()
@@ -159,6 +162,30 @@ class Engine:
         self._attack(works, None, effort, seed, deadline)
         if not self.convolutional:
             self._crown(still_open(works), deadline)
+
+    def share(self, works: Sequence[Work], seed: int) -> None:
+        """Branch and bound, for `BURST` domains each, of what `begin` has left open of works that are new, in shared
+        batches: where neurons are split, of networks without convolutions."""
+        works = [work for work in still_open(works) if work.left is None]
+        engines = [self.engine_for(work.query) for work in works]
+        for engine in {id(engine): engine for engine in engines}.values():
+            mine = [work for work, own in zip(works, engines, strict=True) if own is engine]
+            if len(mine) > 1 and engine.graph.foldable and not engine.convolutional:
+                with engine.budget.kept():
+                    engine._share(mine)
+
+    def _share(self, works: Sequence[Work]) -> None:
+        deadline = Deadline(sum(w.timeout - w.seconds for w in works), lambda: any(w.stop() for w in works))
+        begun: list[tuple[Root, Work]] = []
+        for work in works:
+            region = int(work.problems.region[work.open()[0]])
+            if not self._few(work.problems.boxes[torch.tensor([region])]) and not deadline.passed():
+                root = self._ready(work, region, deadline)
+                if root is not None:
+                    begun.append((root, work))
+        strategy.branch_together(begun, self.replay, deadline, domains=BURST)
+        for root, work in begun:
+            work.begun = None if work.left is None else root
 
     def finish(self, work: Work, seed: int) -> None:
         """Search what `begin` has left open, until it is decided or its time is over."""
@@ -240,22 +267,13 @@ class Engine:
 
     def _search(self, work: Work, region: int, deadline: Deadline, seed: int) -> None:
         """Tighter bounds on a folded network, a longer attack, and branch and bound, on one region."""
-        box = self.shaped(work.problems.boxes[torch.tensor([region])])
-        few = self._few(box)
-        resumed = work.left is not None
-        nodes = None if work.left is None else work.left.nodes
-        known = None
-        if nodes is None and not few and not self.graph.foldable:
-            known = self._plain(work, region, box, deadline)
-            if work.verdict or not len(work.open(region)):
-                return
-        with spent("bounds", work):
-            root = self._root(box, nodes, known, few, deadline)
-        if region == 0:
-            work.layers = layer_stability(self.graph, root.nodes)
-        if work.left is None:
-            work.left = Left(region, root.nodes, Progress(store=Store(self.budget.half)))
-            if not (few or self.convolutional):
+        shared, work.begun = work.begun, None
+        resumed = work.left is not None and shared is None
+        root = shared or self._ready(work, region, deadline)
+        if root is None:
+            return
+        if not resumed:
+            if shared is None and not (root.few or self.convolutional):
                 strategy.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
             self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
@@ -270,14 +288,32 @@ class Engine:
         if not work.verdict and work.left is not None:
             strategy.branch(root, work, self.replay, deadline)
 
-    def _branch(self, root: strategy.Root, work: Work, deadline: Deadline) -> None:
+    def _ready(self, work: Work, region: int, deadline: Deadline) -> Root | None:
+        """The network made ready for the search of a region, which begins or goes on; None where nothing is open."""
+        box = self.shaped(work.problems.boxes[torch.tensor([region])])
+        few = self._few(box)
+        nodes = None if work.left is None else work.left.nodes
+        known = None
+        if nodes is None and not few and not self.graph.foldable:
+            known = self._plain(work, region, box, deadline)
+            if work.verdict or not len(work.open(region)):
+                return None
+        with spent("bounds", work):
+            root = self._root(box, nodes, known, few, deadline)
+        if region == 0:
+            work.layers = layer_stability(self.graph, root.nodes)
+        if work.left is None:
+            work.left = Left(region, root.nodes, Progress(store=Store(self.budget.half)))
+        return root
+
+    def _branch(self, root: Root, work: Work, deadline: Deadline) -> None:
         """Search for as long as the last refinement allows."""
         assert work.left is not None
         limit = SEARCH_SHARE * work.left.effort / strategy.cost(root.folded.graph) + BURST
         domains = int(limit) if math.isfinite(limit) else None
         strategy.branch(root, work, self.replay, deadline, domains=domains)
 
-    def _refined(self, root: strategy.Root, work: Work, region: int, deadline: Deadline) -> strategy.Root:
+    def _refined(self, root: Root, work: Work, region: int, deadline: Deadline) -> Root:
         """The network on tighter bounds, on which the search begins anew. Where there is little left to gain, `root`:
         the search goes on, and the effort is infinite from then on."""
         left = work.left
@@ -301,7 +337,7 @@ class Engine:
         if region == 0:
             work.layers = layer_stability(self.graph, nodes)
         work.left = Left(region, nodes, Progress(store=Store(self.budget.half)), effort)
-        return strategy.Root(nodes, folded, None, few=False)
+        return Root(nodes, folded, None, few=False)
 
     def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:
         """CROWN bounds of a network that is not folded, and those of a region's clauses, without and with α: slopes
@@ -321,7 +357,7 @@ class Engine:
 
     def _root(
         self, box: Box, nodes: NodeBounds | None, known: NodeBounds | None, few: bool, deadline: Deadline
-    ) -> strategy.Root:
+    ) -> Root:
         """The network made ready for a search of `box`: by the bounds `nodes` of an earlier one, where there was one;
         where not, with the help of `known` ones."""
         schedule = None if few else ROOT_SCHEDULE
@@ -330,7 +366,7 @@ class Engine:
                 folded, nodes = fold_and_bound(self.graph, box, schedule, deadline.passed)
             else:
                 folded = fold(self.graph, nodes)
-            return strategy.Root(nodes, folded, None, few)
+            return Root(nodes, folded, None, few)
         if nodes is None and known is not None and cost(self.graph) > DEAREST_SLOPES:
             nodes = known
         if nodes is None:
@@ -345,7 +381,7 @@ class Engine:
                 expired=deadline.passed,
             )
         folded, inner = embed(self.graph, nodes)
-        return strategy.Root(nodes, folded, inner, few)
+        return Root(nodes, folded, inner, few)
 
 
 def _looseness(graph: BoundGraph, nodes: NodeBounds) -> float:

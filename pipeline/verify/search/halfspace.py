@@ -39,7 +39,7 @@ class Tightening:
         folded, layout = problem.folded, problem.layout
         graph = folded.graph
         signs = torch.zeros(1, layout.total, dtype=torch.int8, device=problem.rows.device)
-        relaxations = problem.relaxations(signs, torch.float64)
+        relaxations = problem.relaxations(signs.new_zeros(1, dtype=torch.long), signs, torch.float64)
         parts = []
         for position, size in layout.sizes.items():
             unit = torch.eye(size, dtype=torch.float64, device=signs.device)

@@ -26,9 +26,9 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
     double, device = torch.float64, problem.rows.device
     folded, layout = problem.folded, problem.layout
     signs = signs.unsqueeze(0)
-    relaxations = problem.relaxations(signs, double)
-    nothing = layout.split(torch.zeros(1, 1, layout.total, dtype=double, device=device))
     which = torch.tensor([clause], device=device)
+    relaxations = problem.relaxations(which, signs, double)
+    nothing = layout.split(torch.zeros(1, 1, layout.total, dtype=double, device=device))
     rows = problem.specification(which, double)
     real = torch.nonzero(problem.constant[clause] > NEVER / 2).flatten()
     if not len(real):

@@ -50,8 +50,12 @@ class Clauses:
         clause, in the eyes of `suspect`."""
         value = self.specification(clause, y.dtype).values(x.unsqueeze(1), y.unsqueeze(1))
         used = (self.constant[clause] > NEVER / 2).any(1)
-        hits = torch.nonzero((value <= 0).all(1) & used).flatten().tolist()
-        return any(suspect(x[i].double(), int(clause[i])) for i in hits[:8])
+        hits = self.hits(clause, (value <= 0).all(1) & used)
+        return any(suspect(x[i].double(), int(clause[i])) for i in hits)
+
+    def hits(self, clause: Tensor, satisfied: Tensor) -> list[int]:
+        """Which of the points that satisfy their clauses (B,) to replay."""
+        return torch.nonzero(satisfied).flatten()[:REPLAYED].tolist()
 
 
 def certified(
@@ -68,6 +72,9 @@ def certified(
     bound = certified_linear(folded, relaxations, multipliers, rows, weights).minimum(folded.box)
     return (bound - gamma(16, bound) * bound.abs()).squeeze(1)
 
+
+REPLAYED = 8
+"""So many points of one batch are replayed at most."""
 
 RECHECK = "re-check in float64"
 """What torch's profiler calls the time spent in `certified_linear`."""
@@ -109,7 +116,10 @@ def certified_linear(
 
 @dataclass
 class Problem(Clauses):
-    """One instance's clauses on a network folded to ReLUs, and its two number types."""
+    """One instance's clauses on a network folded to ReLUs, and its two number types.
+
+    What ends in `_of` is for a batch of domains of the given clauses (B,): of several instances, see `joined`.
+    """
 
     folded: Folded
     dtype: torch.dtype = torch.float32
@@ -120,29 +130,46 @@ class Problem(Clauses):
         self.fast = self.folded.graph.to(self.dtype, self.rows.device)
         self.layout = Layout({p: len(kept) for p, (_, kept) in self.folded.neurons.items()})
 
+    def folded_of(self, clause: Tensor) -> Folded:
+        """The folded network."""
+        return self.folded
+
+    def fast_of(self, clause: Tensor) -> BoundGraph:
+        """Its graph in the fast number type."""
+        return self.fast
+
+    def bounds_of(self, clause: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+        """The bounds (1 or B, n) of the arguments of each layer of neurons on the whole box."""
+        return self.folded.bounds
+
+    def box_of(self, clause: Tensor, dtype: torch.dtype) -> Box:
+        """The input box of each domain."""
+        box = self.folded.box
+        return Box(*(side.to(dtype).expand(len(clause), -1) for side in (box.lower, box.upper)))
+
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Bounds (1, U) of all neurons' arguments on the whole box."""
         low, high = zip(*(self.folded.bounds[p] for p in self.layout.sizes), strict=True)
         return torch.cat(low, 1), torch.cat(high, 1)
 
     def relaxations(
-        self, signs: Tensor, dtype: torch.dtype, bounds: tuple[Tensor, Tensor] | None = None
+        self,
+        clause: Tensor,
+        signs: Tensor,
+        dtype: torch.dtype,
+        bounds: tuple[Tensor, Tensor] | None = None,
     ) -> Relaxations:
-        """Relaxations of B domains with signs (B, U), and with bounds (B, U) where they are tighter than the box's."""
+        """Relaxations of B domains of clauses (B,) with signs (B, U), and with bounds (B, U) where they are tighter
+        than the box's."""
         parts = self.layout.split(signs.to(dtype))
         if bounds is None:
-            pairs = self.folded.bounds
+            pairs = self.bounds_of(clause)
         else:
             low, high = (self.layout.split(side) for side in bounds)
             pairs = {p: (low[p], high[p]) for p in self.layout.sizes}
         return {
             p: ReluRelaxation.of(low.to(dtype), high.to(dtype), parts[p]) for p, (low, high) in pairs.items()
         }
-
-    def box(self, batch: int, dtype: torch.dtype) -> Box:
-        """The input box, for `batch` domains."""
-        box = self.folded.box
-        return Box(*(side.to(dtype).expand(batch, -1) for side in (box.lower, box.upper)))
 
     def certified(
         self,
@@ -157,7 +184,8 @@ class Problem(Clauses):
         Any `weights` ≥ 0 (B, S), `multipliers` ≥ 0 (B, U; α at most 1) will do; `signs` is (B, U), `bounds` as in
         `relaxations`. A positive bound refutes the clause on the domain.
         """
-        bound = self.certified_linear(clause, weights, signs, multipliers, bounds).minimum(self.folded.box)
+        linear = self.certified_linear(clause, weights, signs, multipliers, bounds)
+        bound = linear.minimum(self.box_of(clause, torch.float64))
         return (bound - gamma(16, bound) * bound.abs()).squeeze(1)
 
     def certified_linear(
@@ -170,8 +198,8 @@ class Problem(Clauses):
     ) -> Linear:
         """The linear functions (S = 1) of the input behind `certified`."""
         return certified_linear(
-            self.folded,
-            self.relaxations(signs, torch.float64, bounds),
+            self.folded_of(clause),
+            self.relaxations(clause, signs, torch.float64, bounds),
             self.layout.split(multipliers.double().unsqueeze(1)),
             self.specification(clause, torch.float64),
             weights.double(),

@@ -24,7 +24,7 @@ from secateur.pipeline.verify.bounding.branching import costliest, split_costs
 from secateur.pipeline.verify.bounding.crown import Tape, backward
 from secateur.pipeline.verify.bounding.optimise import optimise
 from secateur.pipeline.verify.bounding.relaxation import Schedule
-from secateur.pipeline.verify.bounding.specification import NEVER
+from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.search import leaf
 from secateur.pipeline.verify.search.halfspace import Tightening
 from secateur.pipeline.verify.search.problem import Problem, Progress
@@ -71,7 +71,7 @@ def solve(
         progress.undecided = not verdicts <= {"unsat"}
         return "sat" if "sat" in verdicts else "unknown" if progress.undecided else "unsat"
     tightening = None
-    if problem.layout.total * problem.folded.graph.input.size <= TIGHTENED_NUMBERS:
+    if tightens(problem.folded):
         tightening = Tightening(problem)
         batch = min(batch, TIGHTENED_BATCH)
     if not len(store):
@@ -79,7 +79,7 @@ def solve(
         if tightening is not None:
             low, high = problem.bounds()
             root |= {"low": low.expand(count, -1), "high": high.expand(count, -1)}
-        if _bounded(problem, root, tightening, first, expired, suspect, progress):
+        if bounded(problem, root, tightening, first, expired, suspect, progress):
             return "sat"
     while len(store) and not expired():
         picked = store.take(batch)
@@ -91,8 +91,9 @@ def solve(
             picked = {name: values[~leaves] for name, values in picked.items()}
             if leaves.all():
                 continue
-        children = _children(picked, batch // SHORT)
-        if _bounded(problem, children, tightening, schedule, expired, suspect, progress):
+        if bounded(
+            problem, children(picked, batch // SHORT), tightening, schedule, expired, suspect, progress
+        ):
             return "sat"
     if not progress.undecided and not len(store):
         return "unsat"
@@ -100,7 +101,13 @@ def solve(
     return "unknown"
 
 
-def _children(picked: dict[str, Tensor], least: int) -> dict[str, Tensor]:
+def tightens(folded: Folded) -> bool:
+    """Whether neurons and inputs are few enough to tighten neurons' bounds domain by domain."""
+    neurons = sum(len(kept) for _, kept in folded.neurons.values())
+    return neurons * folded.graph.input.size <= TIGHTENED_NUMBERS
+
+
+def children(picked: dict[str, Tensor], least: int) -> dict[str, Tensor]:
     """The parts of domains by the signs of their costliest neurons: two each, but four or eight each where so many are
     at most `least` all together."""
     neurons, levels = picked["neuron"], 1
@@ -110,13 +117,13 @@ def _children(picked: dict[str, Tensor], least: int) -> dict[str, Tensor]:
         and bool((neurons[:, levels] >= 0).all())
     ):
         levels += 1
-    children = {name: values.repeat_interleave(1 << levels, 0) for name, values in picked.items()}
-    index = torch.arange(len(children["neuron"]), device=neurons.device)
+    parts = {name: values.repeat_interleave(1 << levels, 0) for name, values in picked.items()}
+    index = torch.arange(len(parts["neuron"]), device=neurons.device)
     for level in range(levels):
-        neuron = children["neuron"][:, level]
-        children["signs"][index, neuron] = (1 - 2 * (index >> level & 1)).to(torch.int8)
-        children["multipliers"][index, neuron] = 0.0
-    return children
+        neuron = parts["neuron"][:, level]
+        parts["signs"][index, neuron] = (1 - 2 * (index >> level & 1)).to(torch.int8)
+        parts["multipliers"][index, neuron] = 0.0
+    return parts
 
 
 def _certified_least(problem: Problem, store: Store, batch: int) -> float:
@@ -132,7 +139,7 @@ def _certified_least(problem: Problem, store: Store, batch: int) -> float:
     return least
 
 
-def _bounded(
+def bounded(
     problem: Problem,
     new: dict[str, Tensor],
     tightening: Tightening | None,
@@ -141,15 +148,15 @@ def _bounded(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> bool:
-    """Bound new domains; close them, store them, or send them to the LP. Whether one has a witness.
+    """Bound new domains; close them or store them. Whether one has a witness.
 
     `new`: their "clause", "signs", "weights", and maybe "multipliers" to begin with, "low" and "high".
     """
-    dtype, graph, layout = problem.dtype, problem.fast, problem.layout
     clause, signs, warm, tight = new["clause"], new["signs"], new.get("multipliers"), _tight(new)
-    relaxations = problem.relaxations(signs, dtype, tight)
+    dtype, graph, layout = problem.dtype, problem.fast_of(clause), problem.layout
+    relaxations = problem.relaxations(clause, signs, dtype, tight)
     batch = len(clause)
-    box = problem.box(batch, dtype)
+    box = problem.box_of(clause, dtype)
     rows = problem.specification(clause, dtype)
     start = None if warm is None else layout.split(warm.unsqueeze(1))
     result = optimise(
@@ -181,7 +188,7 @@ def _bounded(
     if not len(left):
         return False
     x = result.minimiser[left].squeeze(1)
-    if _suspicious(problem, x, clause[left], suspect):
+    if problem.suspicious(x, problem.fast_of(clause[left]).forward(x), clause[left], suspect):
         return True
     domains = {
         "clause": clause[left],
@@ -199,10 +206,8 @@ def _bounded(
         coefficients = {p: a[kept] for p, a in coefficients.items()}
         x = x[kept]
     domains["neuron"] = _neurons(problem, domains, coefficients, x)
-    fixed = domains["neuron"][:, 0] < 0
-    progress.store.put(**{name: values[~fixed] for name, values in domains.items()})
-    leaves = {name: values[fixed] for name, values in domains.items()}
-    return _close_leaves(problem, leaves, expired, suspect, progress)
+    progress.store.put(**domains)
+    return False
 
 
 def _tight(rows: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
@@ -215,18 +220,19 @@ def _neurons(
 ) -> Tensor:
     """The neurons to split of open domains, (B, L); see `branching`. `coefficients` and the minimisers x (B, inputs
     left) are those of the last substitution."""
-    graph, layout, dtype = problem.fast, problem.layout, problem.dtype
-    signs = domains["signs"]
-    costs = split_costs(layout, problem.relaxations(signs, dtype, _tight(domains)), coefficients)
+    layout, dtype, signs = problem.layout, problem.dtype, domains["signs"]
+    relaxations = problem.relaxations(domains["clause"], signs, dtype, _tight(domains))
+    costs = split_costs(layout, relaxations, coefficients)
     beyond = (costs.clamp(min=0).sum(1) < -domains["bound"]) & (signs != 0).any(1)
     if not beyond.any():
         return costliest(costs)
     there = {name: values[beyond] for name, values in domains.items()}
+    graph = problem.fast_of(there["clause"])
     signs, arguments = there["signs"], {graph.preactivation(p): p for p in layout.sizes}
     z = {arguments[p]: value for p, value in graph.values(x[beyond]) if p in arguments}
     violated = (-signs * layout.join(z)).clamp(min=0)
     multipliers = torch.where(signs != 0, violated, there["multipliers"]).unsqueeze(1)
-    relaxations = problem.relaxations(signs, dtype, _tight(there))
+    relaxations = problem.relaxations(there["clause"], signs, dtype, _tight(there))
     nothing = multipliers.new_zeros(len(signs), 1, *graph.nodes[graph.output].shape)
     tape = Tape()
     backward(graph, relaxations, graph.output, nothing, layout.split(multipliers), tape=tape)
@@ -264,7 +270,7 @@ def _close_leaves(
     suspect: Callable[[Tensor, int], bool],
     progress: Progress,
 ) -> bool:
-    """Decide domains without a neuron to split, one by one; those left when time is over are stored. As `_bounded`."""
+    """Decide domains without a neuron to split, one by one; those left when time is over are stored. As `bounded`."""
     for i, clause in enumerate(rows["clause"].tolist()):
         if expired():
             progress.store.put(**{name: values[i:] for name, values in rows.items()})
@@ -274,13 +280,3 @@ def _close_leaves(
             return True
         progress.undecided = progress.undecided or verdict != "unsat"
     return False
-
-
-def _suspicious(problem: Problem, x: Tensor, clause: Tensor, suspect: Callable[[Tensor, int], bool]) -> bool:
-    """Whether one of the points x (n, inputs left) is a witness of its clause."""
-    y = problem.fast.forward(x)
-    value = problem.specification(clause, problem.dtype).values(x.unsqueeze(1), y.unsqueeze(1))
-    hits = (
-        torch.nonzero((value <= 0).all(1) & (problem.constant[clause] > NEVER / 2).any(1)).flatten().tolist()
-    )
-    return any(suspect(x[i].double(), int(clause[i])) for i in hits[:8])

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from secateur.pipeline.verify.bounding.relaxation import Schedule
-from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.bounding.specification import SubProblems
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, gamma
 from secateur.pipeline.verify.memory import scaled
@@ -19,8 +17,9 @@ from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.search import conflict_split, cut_split, input_split, relu_split
+from secateur.pipeline.verify.search.joined import Member, alike, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
-from secateur.pipeline.verify.search.work import CLOSED, Deadline, Work, spent
+from secateur.pipeline.verify.search.work import CLOSED, Deadline, Root, Work, spent
 from secateur.pipeline.verify.store import Store
 
 FIRST_SCHEDULE = Schedule(30)
@@ -48,20 +47,6 @@ INPUT_BATCH, INPUT_NUMBERS = 256, 3_000_000
 """Domains of one batch, where inputs are split, and their numbers (of all nodes, for every input)."""
 
 
-@dataclass(frozen=True)
-class Root:
-    """A network made ready for the search of one box.
-
-    `nodes` are the bounds of the original's nodes, `inner` those of the nodes of `folded.graph` where that is not
-    folded (see `embed`) and else None; `few`: it has so few inputs that the box is split instead of neurons.
-    """
-
-    nodes: NodeBounds
-    folded: Folded
-    inner: NodeBounds | None
-    few: bool
-
-
 def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, domains: int | None = None) -> None:
     """Search the region of `work.left` from where it stands until it is decided or time is over.
 
@@ -71,11 +56,61 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, domain
     left = work.left
     assert left is not None
     where = work.open(left.region)
-    problems = work.problems[where]
     before = left.progress.domains
     with spent("branch", work):
-        outcome = _solve(root, work, problems, replay, deadline, domains)
+        outcome = _solve(root, work, work.problems[where], replay, deadline, domains)
     work.domains += left.progress.domains - before
+    _conclude(work, where, outcome)
+
+
+def branch_together(
+    roots: Sequence[tuple[Root, Work]], replay: Replay, deadline: Deadline, *, domains: int
+) -> None:
+    """`branch`, for a number of domains, of several instances of one network whose neurons are split. Those that are
+    alike share batches (but for small ones, whose neurons' bounds are tightened domain by domain)."""
+    groups: dict[object, list[tuple[Root, Work]]] = {}
+    for root, work in roots:
+        kind = alike(root.folded)
+        alone = kind is None or relu_split.tightens(root.folded)
+        groups.setdefault(id(work) if alone else kind, []).append((root, work))
+    for group in groups.values():
+        if len(group) == 1:
+            branch(*group[0], replay, deadline, domains=domains)
+        else:
+            _branch_joined(group, replay, deadline, domains)
+
+
+def _branch_joined(
+    group: Sequence[tuple[Root, Work]], replay: Replay, deadline: Deadline, domains: int
+) -> None:
+    members: list[Member] = []
+    wheres: list[Tensor] = []
+    works = [work for _, work in group]
+    with spent("branch", *works):
+        for root, work in group:
+            assert work.left is not None
+            wheres.append(work.open(work.left.region))
+            problems = work.problems[wheres[-1]]
+            problem = Problem(*specification(problems, root.folded), root.folded)
+            members.append(Member(problem, work.left.progress, _judge(root, work, problems, replay)))
+        layers = zip(*(member.problem.layout.sizes.values() for member in members), strict=True)
+        search(
+            members,
+            first=FIRST_SCHEDULE,
+            schedule=NEURON_SCHEDULE,
+            batch=_batch(sum(map(max, layers))),
+            most=domains,
+            expired=deadline.passed,
+        )
+    for member, work, where in zip(members, works, wheres, strict=True):
+        work.domains += member.progress.domains
+        _conclude(work, where, member.outcome)
+
+
+def _conclude(work: Work, where: Tensor, outcome: str) -> None:
+    """Take note of the outcome of a search of the sub-problems `where`."""
+    left = work.left
+    assert left is not None
     if outcome == "unsat":
         work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
     elif outcome == "unknown":
@@ -93,14 +128,7 @@ def _solve(
     assert work.left is not None
     folded, progress = root.folded, work.left.progress
     rows, direct, constant = specification(problems, folded)
-    inner = inner_box(problems)[0]
-    inputs = folded.inputs.cpu()
-
-    def suspect(x: Tensor, clause: int) -> bool:
-        point = inner.lower.clone()
-        point[inputs] = x.cpu().double()
-        return work.satisfied(replay.check(work.query, inside(point, inner).numpy()))
-
+    suspect = _judge(root, work, problems, replay)
     clauses = Clauses(rows, direct, constant)
     if root.inner is not None and not (root.few and (folded.graph.piecewise_linear or progress.open)):
         search = cut_split.Search(folded, root.inner, clauses)
@@ -119,7 +147,7 @@ def _solve(
             work.domains += trial.domains if root.few else 0
             return outcome
     if root.few:
-        numbers = (len(inputs) + 1) * sum(node.size for node in folded.graph.nodes)
+        numbers = (len(folded.inputs) + 1) * sum(node.size for node in folded.graph.nodes)
         return input_split.solve(
             folded,
             clauses,
@@ -129,6 +157,24 @@ def _solve(
             progress=progress,
         )
     return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, domains)
+
+
+def _judge(root: Root, work: Work, problems: SubProblems, replay: Replay) -> Callable[[Tensor, int], bool]:
+    """Whether an input of the folded network is a witness; if so the work has its verdict."""
+    inner = inner_box(problems)[0]
+    inputs = root.folded.inputs.cpu()
+
+    def suspect(x: Tensor, clause: int) -> bool:
+        point = inner.lower.clone()
+        point[inputs] = x.cpu().double()
+        return work.satisfied(replay.check(work.query, inside(point, inner).numpy()))
+
+    return suspect
+
+
+def _batch(neurons: int) -> int:
+    """How many domains of so many neurons one batch takes."""
+    return max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, neurons)))
 
 
 def _split_neurons(
@@ -144,7 +190,7 @@ def _split_neurons(
         problem,
         first=FIRST_SCHEDULE,
         schedule=NEURON_SCHEDULE,
-        batch=max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, problem.layout.total))),
+        batch=_batch(problem.layout.total),
         suspect=suspect,
         progress=progress,
     )

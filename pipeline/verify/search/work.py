@@ -15,6 +15,7 @@ from secateur.formats.query import Query
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.bounding.specification import SubProblems, subproblems
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.replay import Witness
 from secateur.pipeline.verify.results import LayerStability, Result
 from secateur.pipeline.verify.search.problem import Progress
@@ -47,6 +48,20 @@ class Deadline:
 
 
 @dataclass(frozen=True)
+class Root:
+    """A network made ready for the search of one box.
+
+    `nodes` are the bounds of the original's nodes, `inner` those of the nodes of `folded.graph` where that is not
+    folded (see `embed`) and else None; `few`: it has so few inputs that the box is split instead of neurons.
+    """
+
+    nodes: NodeBounds
+    folded: Folded
+    inner: NodeBounds | None
+    few: bool
+
+
+@dataclass(frozen=True)
 class Left:
     """A branch and bound that is not over: its region, the bounds of the original's nodes there, its progress.
 
@@ -64,8 +79,9 @@ class Work:
     """One query while it climbs the ladder; it may use `timeout` seconds, all its `phases` together, unless `stop` says
     that it is over before.
 
-    `bounds` (P,) are the best proven bounds of its sub-problems; `left` is the search that goes on next; `earlier` are
-    the seconds of the runs before, from where it goes on.
+    `bounds` (P,) are the best proven bounds of its sub-problems; `left` is the search that goes on next, and
+    `begun` the network made ready for it where it has begun together with others; `earlier` are the seconds of the runs
+    before, from where it goes on.
     """
 
     query: Query
@@ -79,6 +95,7 @@ class Work:
     domains: int = 0
     layers: tuple[LayerStability, ...] | None = None
     left: Left | None = None
+    begun: Root | None = None
     earlier: float = 0.0
     message: str = ""
 

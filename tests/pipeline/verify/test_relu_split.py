@@ -74,7 +74,7 @@ def test_children_share_out_their_domain(data: st.DataObject) -> None:
         "neuron": neurons[splittable],
         "id": torch.nonzero(splittable).flatten(),
     }
-    children = relu_split._children(picked, data.draw(st.integers(0, 40)))
+    children = relu_split.children(picked, data.draw(st.integers(0, 40)))
     patterns = torch.cartesian_prod(*[torch.tensor([-1, 1])] * total)
     allows = ((children["signs"].unsqueeze(1) == 0) | (children["signs"].unsqueeze(1) == patterns)).all(2)
     for i in torch.nonzero(splittable).flatten().tolist():
@@ -93,12 +93,13 @@ def test_the_last_multipliers_give_valid_bounds(seed: int) -> None:
     signs = torch.zeros(1, layout.total, dtype=torch.int8)
     least, most = problem.bounds()
     signs[0, int(torch.nonzero((least < 0) & (most > 0))[0, 1])] = 1
-    rows = problem.specification(torch.tensor([0]), torch.float32)
+    clause = torch.tensor([0])
+    rows = problem.specification(clause, torch.float32)
     weights = problem.weights()
     result = optimise(
         problem.fast,
-        problem.relaxations(signs, torch.float32),
-        problem.box(1, torch.float32),
+        problem.relaxations(clause, signs, torch.float32),
+        problem.box_of(clause, torch.float32),
         problem.fast.output,
         rows.rows,
         Schedule(7, alpha_rate=0.5, beta_rate=0.5),
