@@ -62,6 +62,7 @@ class Sweep:
         """The mean number of unstable neurons of an image, of how many."""
         if self.settings.epsilon is None:
             return None, None
+        from secateur.pipeline.prune.criteria.behind import relus
         from secateur.pipeline.prune.criteria.stability import preactivations
 
         context = Context(
@@ -72,9 +73,8 @@ class Sweep:
             device=self.device,
             options={"bounds": self.settings.bounds},
         )
-        relus = {node.output[0] for node in model.graph.node if node.op_type == "Relu"}
         unstable = neurons = 0
-        for bounds in preactivations(context, relus):
+        for bounds in preactivations(context, relus(model.proto)):
             unstable += sum(int(np.count_nonzero((low < 0) & (high > 0))) for low, high in bounds.values())
             neurons += sum(low.size for low, _ in bounds.values())
         images = min(self.settings.bounded, len(self.data))

@@ -118,7 +118,7 @@ def shrink(
     reports = []
     for layer in found:
         old, new = sizes[layer.weight], left.get(layer.weight, 0)
-        kept = pinned.get(layer.name, _ALIVE if new == old else None)
+        kept = pinned.get(layer.name, _ALIVE) if new == old else None
         reports.append(LayerReport(layer.name, layer.weight, old, new, kept))
     small = onnx.ModelProto()
     if isinstance(now, Model):  # nothing changed yet

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxgraph
+from secateur.pipeline.prune.clusters import alike
 from secateur.pipeline.prune.granularity import Granularity
 from secateur.pipeline.prune.layers import Layer
 from secateur.pipeline.prune.pool import Bools, Floats, Masks, Pool, Reduction, Saliency, Scores
@@ -138,31 +139,3 @@ def _grouped_kernels(layer: Layer, weight: NDArray[np.generic], groups: int) -> 
         return {layer.weight: np.broadcast_to(kept.reshape(outputs, inputs, *[1] * len(kernel)), shape)}
 
     return Pool(layer.name, (layer,), (shape,), groups, inputs, score, masks)
-
-
-def alike(features: Floats, groups: int, rounds: int = 20) -> NDArray[np.intp]:
-    """Rows of `features` in clusters of the same size [groups, rows / groups]: k-means on rows of length 1, where
-    each round assigns rows to places at the least total distance. The first centres are far from each other, found
-    one after the other from the first row."""
-    from scipy.optimize import linear_sum_assignment
-
-    lengths = np.linalg.norm(features, axis=1, keepdims=True)
-    rows = np.divide(features, lengths, out=np.zeros_like(features), where=lengths > 0)
-    each = len(rows) // groups
-    chosen = [0]
-    while len(chosen) < groups:
-        nearest = np.min([np.square(rows - rows[i]).sum(axis=1) for i in chosen], axis=0)
-        nearest[chosen] = -1.0
-        chosen.append(int(np.argmax(nearest)))
-    centres, members = rows[chosen], None
-    for _ in range(rounds):
-        distances = (
-            np.square(rows).sum(axis=1)[:, None] + np.square(centres).sum(axis=1) - 2 * rows @ centres.T
-        )
-        places = linear_sum_assignment(distances.repeat(each, axis=1))[1] // each
-        previous, members = members, np.argsort(places, kind="stable").reshape(groups, each)
-        if previous is not None and np.array_equal(previous, members):
-            break
-        centres = rows[members].mean(axis=1)
-    assert members is not None
-    return members

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +23,8 @@ from secateur.pipeline.prune.channels.ledger import (
 from secateur.pipeline.prune.channels.network import Array, Network, Shape
 from secateur.pipeline.prune.views import Constant
 
+FOLDABLE = "computed from constants alone (`secateur convert` folds them)"
+
 View = Literal["channels", "heads"]
 Combine = Callable[..., Floats]
 
@@ -30,11 +32,13 @@ Combine = Callable[..., Floats]
 @dataclass(frozen=True)
 class Operand:
     """A value as an elementwise operator sees it: its shape filled up with ones to the result's rank, its spreads
-    on the result's axes, and its value where it is the same number everywhere (else NaN)."""
+    on the result's axes, its value where it is the same number everywhere (else NaN), and whether it is computed from
+    constants alone."""
 
     shape: Shape
     spreads: Value
     uniform: float = np.nan
+    foldable: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,8 @@ class Call:
         if array is not None and array.size and array.dtype.kind in "fiub":
             first = float(array.flat[0])
             uniform = first if array.size == 1 or bool((array == array.flat[0]).all()) else np.nan
-        return Operand((1,) * shift + shape, moved, uniform)
+        foldable = self.node.input[index] in self.network.foldable
+        return Operand((1,) * shift + shape, moved, uniform, foldable)
 
     # --- elementwise operators
 
@@ -217,7 +222,7 @@ class Call:
                 spread = self.forbid(spread, axis, "repeated by broadcasting at")
             if not set(stretched) & set(spread.axes):
                 spreads.append(spread)
-        return Operand(operand.shape, tuple(spreads), operand.uniform)
+        return replace(operand, spreads=tuple(spreads))
 
     def _joined(
         self, axes: tuple[int, ...], operands: Sequence[Operand], shape: Shape, combine: Combine
@@ -226,11 +231,14 @@ class Call:
         parts: list[Indices] = []
         now: list[Floats] = []
         masked: list[Floats] = []
-        stuck: set[int] = set()
+        stuck: dict[int, str] = {}
         for operand in operands:
             inside = [spread for spread in operand.spreads if set(spread.axes) <= set(axes)]
             covered = {axis for spread in inside for axis in spread.axes}
-            stuck |= {axis for axis in axes if axis not in covered and operand.shape[axis] != 1}
+            reason = (
+                f"joins values {FOLDABLE} at" if operand.foldable else "joins values that cannot shrink at"
+            )
+            stuck |= {axis: reason for axis in axes if axis not in covered and operand.shape[axis] != 1}
             for spread in inside:
                 at = [size if axis in spread.axes else 1 for axis, size in zip(axes, grid, strict=True)]
                 parts.append(np.broadcast_to(spread.ids.reshape(at), grid))
@@ -246,8 +254,8 @@ class Call:
         with np.errstate(all="ignore"):
             spread = Spread(axes, parts[0], combine(*now), combine(*masked))
         for axis in sorted(stuck):
-            spread = self.forbid(spread, axis, "joins values that cannot shrink at")
-        return () if stuck & set(spread.axes) else (spread,)
+            spread = self.forbid(spread, axis, stuck[axis])
+        return () if stuck.keys() & set(spread.axes) else (spread,)
 
 
 Rule = Callable[[Call], list[Value]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from secateur.formats.errors import InputError
 from secateur.formats.onnx_model import Model, in_parts
 from secateur.pipeline.prune import layers as prunable
-from secateur.pipeline.prune.channels.call import View
+from secateur.pipeline.prune.channels.call import FOLDABLE, View
 from secateur.pipeline.prune.channels.edit import Edit
 from secateur.pipeline.prune.channels.follow import Flow, follow
 from secateur.pipeline.prune.channels.ledger import Indices, Role
@@ -241,10 +241,12 @@ def _pinned(
                     why.setdefault(slot.tensor, reason)
     result = []
     for layer in found:
-        if layer.weight not in offered:
-            result.append(
-                (layer.name, why.get(layer.weight, f"the weight of {layer.name} is no plain matrix"))
-            )
+        if layer.weight in offered:
+            continue
+        reason = why.get(layer.weight, f"the weight of {layer.name} is no plain matrix")
+        if layer.node.output[0] in flow.network.foldable:
+            reason = f"they are {FOLDABLE}"
+        result.append((layer.name, reason))
     return tuple(result)
 
 

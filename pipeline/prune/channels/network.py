@@ -91,6 +91,16 @@ class Network:
     def uses(self) -> Counter[str]:
         return onnxgraph.uses(self.graph)
 
+    @cached_property
+    def foldable(self) -> set[str]:
+        """Values that nodes compute from constants alone (other than as views of them)."""
+        found: set[str] = set()
+        for node in self.graph.node:
+            fixed = all(name in self.constants or name in found for name in node.input if name)
+            if fixed and node.output[0] not in self.constants and node.op_type not in onnxgraph.RANDOM:
+                found.update(node.output if any(node.input) and not any(onnxgraph.subgraphs(node)) else ())
+        return found
+
     def array(self, name: str) -> Array | None:
         """The value of a constant, or of a static value that does not depend on the batch; else None."""
         if name in self.constants:

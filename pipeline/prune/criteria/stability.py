@@ -2,20 +2,24 @@
 
 A ReLU with bounds l ≤ x ≤ u on its argument is unstable when l < 0 < u; certification pays for every unstable one.
 Each criterion is the mean, over samples and positions, of a function of (l, u); a layer's channel is judged by the
-first ReLU behind it, through normalisation, biases, residual sums and pooling.
+first ReLU behind it, through normalisation, biases, residual sums and pooling. A Clip from 0 (ReLU6) is a ReLU at its
+lower end; layers with other activations behind them (Gelu, Sigmoid, …) have no sides to be sure of, and no scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.formats.errors import UnsupportedError
+from secateur.formats.errors import InputError, UnsupportedError
 from secateur.pipeline.prune.criteria.behind import Behind, behind, by_channel
 from secateur.pipeline.prune.criteria.context import Context, Criterion, Option, Saliency
+
+if TYPE_CHECKING:
+    from secateur.formats.onnx_model import Model
 
 Floats = NDArray[np.float64]
 Judge = Callable[[Floats, Floats, Floats], Floats]
@@ -56,8 +60,10 @@ def _mean(context: Context, judge: Judge) -> Saliency:
     arrays = context.arrays()
     found = behind(context.model.proto, context.layers)
     places = {layer.weight: found[layer.weight] for layer in context.layers if found[layer.weight].relu}
+    if not places:
+        _refuse(context, found)
     totals: dict[str, Any] = {}
-    for bounds in preactivations(context, {place.relu for place in places.values()}) if places else ():
+    for bounds in preactivations(context, {place.relu for place in places.values()}):
         for weight, place in places.items():
             if place.relu not in bounds:
                 raise UnsupportedError(
@@ -79,6 +85,19 @@ def _mean(context: Context, judge: Judge) -> Saliency:
     }
 
 
+def _refuse(context: Context, found: Mapping[str, Behind]) -> None:
+    """Raises InputError, which names an activation that no layer can be scored by, where there is one."""
+    from secateur.pipeline.onnxgraph import label  # the table of criteria is shown without importing onnx
+
+    for layer in context.layers:
+        other = found[layer.weight].activation
+        if other is not None:
+            raise InputError(
+                f"no scores for any layer: {label(other)}, behind {layer.name}, is no ReLU, and neither active nor not",
+                where=context.model.name,
+            )
+
+
 def _by_position(values: Floats, axis: int) -> Floats:
     """[samples, …, channels, …] as [samples, channels, positions]."""
     moved = np.moveaxis(values, axis, 1)
@@ -95,10 +114,11 @@ def _square(place: Behind, arrays: dict[str, NDArray[np.generic]], channels: int
 
 
 def preactivations(
-    context: Context, relus: Collection[str | None]
+    context: Context, names: Collection[str | None]
 ) -> Iterator[dict[str, tuple[Floats, Floats]]]:
-    """Bounds on the arguments of Relu nodes over the balls of radius ε (ℓ∞) about the samples, by the names of these
-    nodes' outputs, a part of the samples at a time: [n, *shape] each. Balls about images in [0, 1] are clipped to it.
+    """Bounds on the arguments of ReLUs (see `behind.relus`) over the balls of radius ε (ℓ∞) about the samples, by the
+    names of these nodes' outputs, a part of the samples at a time: [n, *shape] each. Balls about images in [0, 1] are
+    clipped to it.
 
     Raises:
         UnsupportedError: an operator that the verifier does not support.
@@ -112,7 +132,8 @@ def preactivations(
 
     images, epsilon = context.samples().images, context.radius()
     compute.configure(context.device)
-    graph = lower(context.model).to(torch.float64, context.device)
+    model, relus = _with_relus(context.model, names)
+    graph = lower(model).to(torch.float64, context.device)
     x = torch.as_tensor(images, dtype=torch.float64).reshape(len(images), *graph.input.shape)
     low, high = x - epsilon, x + epsilon
     if x.min() >= 0 and x.max() <= 1:
@@ -125,8 +146,8 @@ def preactivations(
         nodes = bound_nodes(graph, box, context.options["bounds"])
         bounds = {}
         for position, sides in nodes.preactivations(graph).items():
-            name = graph.nodes[position].name
-            if name not in relus:  # the engine has ReLUs of its own, as parts of other operators
+            name = relus.get(graph.nodes[position].name)
+            if name is None:  # the engine has ReLUs of its own, as parts of other operators
                 continue
             shape = (
                 len(lower_part),
@@ -135,6 +156,31 @@ def preactivations(
             least, most = (side.cpu().numpy().reshape(shape) for side in sides)
             bounds[name] = least, most
         yield bounds
+
+
+def _with_relus(model: Model, names: Collection[str | None]) -> tuple[Model, dict[str, str]]:
+    """The model with a Relu in front of the Clips among the nodes that give `names`; Relu output -> name."""
+    import onnx
+
+    from secateur.formats import onnx_model
+    from secateur.pipeline import onnxgraph
+
+    chosen = {node.output[0]: node.output[0] for node in model.graph.node if node.output[0] in names}
+    clips = [node for node in model.graph.node if node.op_type == "Clip" and node.output[0] in chosen]
+    if not clips:
+        return model, chosen
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type == "Clip" and node.output[0] in chosen:
+            relu = onnxgraph.unused_name(proto.graph, f"{node.output[0]}.relu")
+            nodes.append(onnx.helper.make_node("Relu", [node.input[0]], [relu]))
+            chosen[relu] = chosen.pop(node.output[0])
+            node.input[0] = relu
+        nodes.append(node)
+    onnxgraph.replace_nodes(proto.graph, nodes)
+    return onnx_model.from_proto(proto, model.name), chosen
 
 
 _PAPER = "Li et al. 2022 (2206.07311)"
@@ -151,7 +197,7 @@ def _row(score: Callable[[Context], Saliency], summary: str, source: str) -> Cri
         source,
         frozenset({"data", "bounds"}),
         (bounds,),
-        without="no Relu stands behind it",
+        without="no Relu, or Clip from 0, stands behind it",
     )
 
 

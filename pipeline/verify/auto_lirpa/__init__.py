@@ -53,8 +53,7 @@ class Network:
         self.name = model.name
         self.shape = onnxrt.input_shape(model)
         self.inputs = math.prod(self.shape)
-        _check_first_axis(model)
-        module = _with_parameters(onnxtorch.module(model))
+        module = _with_parameters(_module(model))
         self._function = _OneOutput(module).double().to(device).eval()
         start = torch.zeros(self.shape, dtype=torch.float64, device=device)
         self.device = start.device
@@ -174,6 +173,18 @@ class Network:
                 f"the torch function differs from the model in onnxruntime by {worst:.3g} (tolerance {TOLERANCE:g})",
                 where=self.name,
             )
+
+
+def _module(model: Model) -> nn.Module:
+    """The torch module of the model as it is, or else as `onnxtorch.prepared` writes it: auto_LiRPA knows Constant
+    nodes better than what becomes of them there."""
+    _check_first_axis(model)
+    try:
+        return onnxtorch.module(model)
+    except UnsupportedError:
+        other = onnxtorch.prepared(model)
+        _check_first_axis(other)
+        return onnxtorch.module(other)
 
 
 def _check_first_axis(model: Model) -> None:

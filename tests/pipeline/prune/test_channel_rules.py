@@ -118,6 +118,17 @@ PINNED = {  # the same, and the reason for the first layer
         "joins values that cannot shrink at Add",
     ),
     "no rule": ("z = LRN<size=3>(a)", {}, "no rule for LRN"),
+    "einsum": ('z = Einsum<equation="nchw,nchw->nchw">(a, a)', {}, "no rule for Einsum"),
+    "gather n-d": (
+        "b = Transpose<perm=[1,0,2,3]>(a) c = GatherND(b, i) z = Unsqueeze(c, j)",
+        {"i": [2], "j": [1], "w9": (2, 1, 1, 1)},
+        "no rule for GatherND",
+    ),
+    "unfolded bias": (
+        "b = Neg(c) z = Add(a, b)",
+        {"c": (1, 6, 1, 1)},
+        "joins values computed from constants alone (`secateur convert` folds them) at Add",
+    ),
     "softmax": ("z = Softmax<axis=1>(a)", {}, "normalised over by Softmax"),
     "layer norm": (
         "b = Transpose<perm=[0,2,3,1]>(a) c = LayerNormalization(b, s) z = Transpose<perm=[0,3,1,2]>(c)",
@@ -185,6 +196,12 @@ def test_why_channels_stay(case):
         assert "a" not in reasons
     else:
         assert reason in reasons["a"]
+
+
+def test_a_layer_of_constants_is_named():
+    """As swin_v2 computes its position bias: both operands of the layer are constant."""
+    found, _ = check(proto_of("b = MatMul(c, w1) z = Add(a, b)", {"c": (6, 4, 4), "w1": (4, 4)}))
+    assert dict(found.pinned)["b"] == "they are computed from constants alone (`secateur convert` folds them)"
 
 
 ATTENTION = """

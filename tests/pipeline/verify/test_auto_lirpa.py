@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from click.testing import Result
@@ -200,6 +201,14 @@ def test_a_first_axis_that_is_no_batch_is_refused(name: str) -> None:
     """Release 0.3 gives intervals for some of these that sampled points leave."""
     with pytest.raises(UnsupportedError, match="first axis"):
         Network(case(name))
+
+
+def test_opsets_that_onnx2torch_does_not_know_are_lowered() -> None:
+    """Flatten of opset 21."""
+    old, low, high = factories.cnn(), *ends(64, 0)
+    new = onnx.version_converter.convert_version(old, 21)
+    found, expected = (Network(onnx_model.from_proto(proto)).bounds(low, high) for proto in (new, old))
+    assert all(close(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_bounds_that_a_sampled_point_leaves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

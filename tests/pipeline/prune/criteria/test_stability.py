@@ -161,5 +161,69 @@ def test_same_bytes_and_named_needs(name):
         score(name, source, Samples(images), epsilon=None)
     with pytest.raises(InputError, match="expected one of ibp, crown"):
         score(name, source, Samples(images), options={"bounds": "best"})
-    with pytest.raises(InputError, match="no Relu stands behind it"):
+    with pytest.raises(InputError, match="no Relu, or Clip from 0, stands behind it"):
         score(name, from_proto(mlp([64, 2])), Samples(images))
+
+
+def activated(kind: str) -> onnx.ModelProto:
+    """Gemm – an activation as exporters write it – Gemm."""
+    forms: dict[str, tuple[list[tuple[str, list[str], str]], dict[str, np.ndarray]]] = {
+        "relu": ([("Relu", ["h"], "a")], {}),
+        "relu6": ([("Clip", ["h", "zero", "six"], "a")], {"zero": np.float32(0), "six": np.float32(6)}),
+        "clip": ([("Clip", ["h", "one", "six"], "a")], {"one": np.float32(1), "six": np.float32(6)}),
+        "gelu": (
+            [
+                ("Div", ["h", "root"], "d"),
+                ("Erf", ["d"], "e"),
+                ("Add", ["e", "one"], "f"),
+                ("Mul", ["h", "f"], "g"),
+                ("Mul", ["g", "half"], "a"),
+            ],
+            {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)},
+        ),
+        "silu": ([("Sigmoid", ["h"], "s"), ("Mul", ["s", "h"], "a")], {}),
+        "sigmoid": ([("Sigmoid", ["h"], "a")], {}),
+    }
+    parts, constants = forms[kind]
+    random = np.random.default_rng(3)
+    weights = {
+        "w0": random.normal(size=(4, 6)),
+        "b0": random.normal(size=6),
+        "w1": random.normal(size=(6, 2)),
+    }
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0", "b0"], ["h"], "first"),
+        *(helper.make_node(op, into, [out], f"node {out}") for op, into, out in parts),
+        helper.make_node("Gemm", ["a", "w1"], ["y"], "last"),
+    ]
+    arrays = {name: np.asarray(array, np.float32) for name, array in (weights | constants).items()}
+    return model(nodes, arrays, ["N", 4], ["N", 2])
+
+
+@pytest.mark.parametrize("method", ["ibp", "crown"])
+@pytest.mark.parametrize("name", NAMES)
+def test_relu6_counts_as_the_relu_at_its_lower_end(name, method):
+    images = np.random.default_rng(0).random((3, 4), np.float32)
+    plain, clipped = (
+        score(name, from_proto(activated(kind)), Samples(images), epsilon=0.3, options={"bounds": method})
+        for kind in ("relu", "relu6")
+    )
+    assert plain.keys() == clipped.keys() == {"w0"}
+    assert np.allclose(plain["w0"], clipped["w0"])
+    assert len(np.unique(plain["w0"])) > 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "node"),
+    [
+        ("clip", "Clip 'node a'"),
+        ("gelu", "Mul 'node g'"),
+        ("silu", "Mul 'node a'"),
+        ("sigmoid", "Sigmoid 'node a'"),
+    ],
+)
+def test_what_is_no_relu_is_named(kind, node):
+    """The activation is what gives the activated value: of x·g(x), the product."""
+    images = np.random.default_rng(0).random((3, 4), np.float32)
+    with pytest.raises(InputError, match=f"no scores for any layer: {node}, behind first, is no ReLU"):
+        score("rs", from_proto(activated(kind)), Samples(images))
