@@ -17,11 +17,11 @@ from torch import Tensor
 
 from secateur.pipeline.verify.graph.operations import Dense, Sparse
 from secateur.pipeline.verify.region.fold import Folded
-from secateur.pipeline.verify.search.conflicts import Conflicts
+from secateur.pipeline.verify.search.conflicts import Conflicts, Signs
 from secateur.pipeline.verify.search.problem import Problem, Progress
 
 if TYPE_CHECKING:  # needs SciPy, which takes a quarter of a second to import
-    from secateur.pipeline.verify.search.triangle import Certificate, Relaxed, Signs
+    from secateur.pipeline.verify.search.triangle import Certificate, Relaxed
 
 MOST_NUMBERS, SPARSE_SHARE = 20_000, 0.3
 """Where the maps into neurons have at most so many numbers that are not zero, and such a share, this search pays."""

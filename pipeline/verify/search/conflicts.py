@@ -10,15 +10,13 @@ conflict-driven clause learning (Marques-Silva and Sakallah 1999, "GRASP"), with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from secateur.pipeline.verify.lp import Floats
 
-if TYPE_CHECKING:
-    from secateur.pipeline.verify.search.triangle import Signs
+Signs = NDArray[np.int8]
 
 GROWTH = 1.05
 """By how much more every later conflict counts in the activities."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 
 from secateur.pipeline.verify import lp
@@ -24,9 +23,8 @@ from secateur.pipeline.verify.bounding.specification import NEVER
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
 from secateur.pipeline.verify.graph.operations import Dense, Relu, Sparse, Sum
 from secateur.pipeline.verify.lp import Floats
+from secateur.pipeline.verify.search.conflicts import Signs
 from secateur.pipeline.verify.search.problem import Problem
-
-Signs = NDArray[np.int8]
 
 Maps = list[tuple[int, sparse.csr_matrix]]
 """What a node takes of the nodes before it: (position of the input or of a ReLU, matrix)."""

@@ -22,9 +22,9 @@ from secateur.pipeline.queue import decide
 from secateur.pipeline.verify import engine, verify
 from secateur.pipeline.verify.results import Result
 from secateur.pipeline.verify.search import conflict_split, strategy
-from secateur.pipeline.verify.search.conflicts import Conflicts
+from secateur.pipeline.verify.search.conflicts import Conflicts, Signs
 from secateur.pipeline.verify.search.problem import Progress
-from secateur.pipeline.verify.search.triangle import Relaxed, Signs, Triangle
+from secateur.pipeline.verify.search.triangle import Relaxed, Triangle
 
 Formula = list[tuple[int, ...]]
 """Sets of literals ±(variable + 1) that exclude one another."""
