@@ -35,7 +35,7 @@ class Model:
     light: onnx.ModelProto
     sha256: str
     name: str
-    weights: Arrays = field(default_factory=dict, repr=False)
+    weights: Arrays = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def proto(self) -> onnx.ModelProto:
