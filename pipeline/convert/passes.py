@@ -12,6 +12,7 @@ import onnx
 from secateur.formats.errors import InputError
 from secateur.pipeline.convert import (
     affine,
+    attributes,
     batch,
     batchnorm,
     broadcasts,
@@ -35,6 +36,7 @@ from secateur.pipeline.convert import (
     reshapes,
     shapes,
     subtract,
+    transb,
     transposes,
 )
 
@@ -107,6 +109,7 @@ _ROWS = (
     _own("transposes", transposes, "transposes sink, cancel, and go into weights", "flatten"),
     _own("batchnorm", batchnorm, "BatchNormalization goes into the layer in front"),
     _own("gemm", gemm, "products become Gemm with α = β = 1 and a bias", "constants"),
+    _own("transb", transb, "matrices of Gemm are stored [outputs, inputs]", "gemm"),
     _own("matmul", matmul, "Gemm becomes MatMul and Add", "constants"),
     _own("affine", affine, "normalisation and scales go into the next Conv or Gemm", "gemm"),
     _own("chain", chain, "two Gemms in a row become one where that is smaller", "gemm"),
@@ -114,6 +117,7 @@ _ROWS = (
     _own(
         "convolutions", convolutions, "grouped, dilated Conv and average pools become plain Conv", "constants"
     ),
+    _own("attributes", attributes, "what Conv leaves to defaults is written out"),
     _own("maxpool", maxpool, "MaxPool becomes Conv and Relu", "shapes"),
     _own("relus", relus, "LeakyRelu, PRelu, Clip, Abs, Max, Min become Relu and sums", "constants"),
     _own("broadcasts", broadcasts, "what is added or multiplied gets one shape", "batch=1"),

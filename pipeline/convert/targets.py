@@ -1,6 +1,7 @@
 """What each verifier wants a network to look like, as the passes that bring it there.
 
-What is said of a reader was found by giving it single operators and comparing what it makes of them at one point.
+What is said of Marabou was found by giving it single operators and comparing what it makes of them at one
+point; what is said of the others is in their readers' sources, in MATLAB's documentation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ _CLEAN = "inputs,functions,constants,identity,dead"
 _SHAPES = "shapes,constants,shapes,constants,shapes,constants,flatten,constants,identity,dead"
 _STATIC = f"batch=1,{_SHAPES}"
 _DYNAMIC = f"batch,{_SHAPES}"
+_LAST = "reshapes,attributes,dead,unused"
 _LAYERS = "noops,batchnorm,gemm,affine,transposes,affine"
 
 
@@ -33,27 +35,30 @@ TARGETS: dict[str, Target] = {
         "padded MaxPool, one-dimensional Conv and products of rank 3",
     ),
     "nnenum": Target(
-        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,subtract,reshapes,dead,unused",
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,subtract,{_LAST}",
         "nnenum splits at Relu and runs what lies between in onnxruntime as linear: every other nonlinearity must go",
     ),
     "neuralsat": Target(
-        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
-        "NeuralSAT's onnx2pytorch checks its model with a batch of two, knows opsets to 13 best and Gemm as a layer",
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},maxpool,{_LAST}",
+        "NeuralSAT's onnx2pytorch checks its model with a batch of two, knows opsets to 13 best, Gemm as a layer, "
+        "and wants kernel_shape written out; its auto_LiRPA bounds no MaxPool whose stride is not its kernel's size",
     ),
     "abcrown": Target(
-        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
-        "α,β-CROWN's onnx2pytorch batches sub-problems: a batch dimension that is free, Gemm, Flatten",
+        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},maxpool,{_LAST}",
+        "α,β-CROWN's onnx2pytorch batches sub-problems: a batch dimension that is free, Gemm, Flatten; its "
+        "auto_LiRPA bounds no MaxPool whose stride is not its kernel's size",
     ),
     "vibecheck": Target(
-        f"{_CLEAN},{_STATIC},float32,{_LAYERS},convolutions,reshapes,dead,unused",
-        "vibecheck 1.1.0 ignores α and β of Gemm, and takes only the first two pads of a Conv: both plain here",
+        f"{_CLEAN},{_STATIC},float32,{_LAYERS},convolutions,{_LAST}",
+        "vibecheck 1.1.0 ignores α and β of Gemm; it knows most operators",
     ),
     "pynever": Target(
-        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,reshapes,chain,dead,unused",
-        "pyNeVer takes chains of Gemm, Conv, Relu, pools, Flatten: no arithmetic between layers",
+        f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,chain,transb,{_LAST}",
+        "pyNeVer takes chains of Gemm, Conv, Relu, pools, Flatten: no arithmetic between layers; 1.3.2 takes a Gemm "
+        "without transB for one with it",
     ),
     "matlab": Target(
-        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},reshapes,dead,unused",
+        f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},{_LAST}",
         "MATLAB's importNetworkFromONNX makes layers of Gemm, Conv, pools and activations up to opset 14 or so, custom "
         "ones of the rest; a leading batch dimension",
     ),

@@ -87,6 +87,7 @@ CASES: dict[str, tuple[str, Callable[[Net], Net], list[int | str], list[str]]] =
         ["N", 4],
         ["Gemm"],
     ),
+    "Gemm as torch has it": ("transb", lambda n: gemm(n, 4, 3), ["N", 4], ["Gemm"]),
     "Gemm split": (
         "matmul",
         lambda n: gemm(n, 4, 3, alpha=0.5, beta=3.0, transB=1),
@@ -242,6 +243,7 @@ CASES: dict[str, tuple[str, Callable[[Net], Net], list[int | str], list[str]]] =
         ["N", 4],
         ["Mul", "Add", "Relu", "Sub", "Relu", "Sub"],
     ),
+    "Conv without attributes": ("attributes", lambda n: conv(n, 4, 6, 2, 2), ["N", 4, 4, 4], ["Conv"]),
     "Sub and Div": (
         "subtract",
         lambda n: n.add("Sub", ".", n.number(4)).add("Div", ".", n.number(4, low=0.1)),
