@@ -55,7 +55,12 @@ Examples:
     metavar="NAME[,NAME…]",
     help="Run exactly these passes, in this order  [default: the canonical form]",
 )
-@click.option("--for", "target", metavar="VERIFIER", help="Run what this verifier needs: see --list-passes.")
+@click.option(
+    "--for",
+    "target",
+    metavar="VERIFIER",
+    help="Run what this verifier needs: abcrown, marabou, matlab, neuralsat, nnenum, pynever or vibecheck.",
+)
 @click.option(
     "--opset", type=click.IntRange(min=7), metavar="N", help="Convert to this opset  [default: as it is]"
 )

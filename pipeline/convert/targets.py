@@ -1,7 +1,7 @@
 """What each verifier wants a network to look like, as the passes that bring it there.
 
 What is said of Marabou was found by giving it single operators and comparing what it makes of them at one
-point; what is said of the others is in their readers' sources, in MATLAB's documentation.
+point; what is said of NeuralSAT, vibecheck and pyNeVer is in their sources. nnenum, α,β-CROWN and MATLAB were not run.
 """
 
 from __future__ import annotations

@@ -101,6 +101,14 @@ def test_no_node_of_a_minimal_part_can_go(kinds, data):
     assert sorted(operators(found.proto)) == sorted(wanted)
 
 
+def test_long_models_are_bisected():
+    net = Net([1, 3])
+    for number in range(64):
+        net.add("Sigmoid" if number == 40 else "Relu")
+    found = minimal.reduce(read(net.model()), has("Sigmoid"))
+    assert operators(found.proto) == ["Sigmoid"] and found.trials <= 14
+
+
 def test_a_command_that_fails_on_an_operator(branched, tmp_path: Path):
     script = tmp_path / "reader.py"
     script.write_text(

@@ -12,6 +12,7 @@ from factories import box_property, cnn, mlp
 from secateur.formats import mask as masks
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import initializers
+from secateur.pipeline.convert import targets
 from secateur.pipeline.prune import CRITERIA
 
 
@@ -189,6 +190,7 @@ def test_bad_input_gives_one_line_and_leaves_nothing(
 def test_convert_runs_chosen_passes_or_what_a_verifier_needs(invoke, dense, tmp_path):
     listed = invoke("convert", "--list-passes")
     assert listed.exit_code == 0
+    assert all(name in invoke("convert", "--help").stdout for name in targets.TARGETS)
     assert "opset=N" in listed.stdout and "onnx-ir" in listed.stdout and "--for marabou: " in listed.stdout
     chosen = invoke("convert", dense, "--passes", "batchnorm,batch=1", "-o", tmp_path / "chosen.onnx")
     assert "passes: batchnorm, batch;" in chosen.stderr.replace("dynamic batch", "batch")

@@ -154,6 +154,12 @@ CASES: dict[str, tuple[str, Callable[[Net], Net], list[int | str], list[str]]] =
         ["N", 2, 3, 4],
         ["Relu"],
     ),
+    "transposes in a row": (
+        "transposes",
+        lambda n: n.add("Transpose", perm=[0, 2, 3, 1]).add("Transpose", perm=[0, 2, 1, 3]).add("Neg"),
+        ["N", 2, 3, 4],
+        ["Neg", "Transpose"],
+    ),
     "transposes sink past constants": (
         "transposes",
         lambda n: (
@@ -380,6 +386,14 @@ def test_values_read_twice_and_shared_weights_are_left_alone():
     assert operators(result) == ["Gemm", "Gemm", "Add"]
     assert len(initializers(result)) == 3  # the second layer's matrix is another one now
     assert passes.PASSES["chain"].check(result) is not None
+
+
+def test_division_by_zero_stays():
+    zero = np.array([1, 0, 2], np.float32)
+    net = Net(["N", 3])
+    proto = net.add("Div", ".", net.constant(zero)).model()
+    assert passes.PASSES["subtract"].check(proto) is not None
+    assert passes.PASSES["affine"].check(proto) is not None
 
 
 def test_padded_pools_of_negative_values_and_read_indices_stay():
