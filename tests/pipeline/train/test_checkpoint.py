@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from secateur.formats.errors import InputError
 from secateur.formats.mask import Mask
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.train.checkpoint import Checkpoint, Saved
-from secateur.pipeline.train.loop import Epoch, Training, train
+from secateur.pipeline.train.loop import Epoch, Training, _Run, train
 from secateur.pipeline.train.settings import Settings
 from secateur.pipeline.train.start import starting_model
 
@@ -49,7 +50,11 @@ def stop_after(epoch: int, seen: list[Epoch]) -> object:
 
 
 def records(result: Training) -> list[dict[str, object]]:
-    return [{key: value for key, value in e.to_dict().items() if key != "seconds"} for e in result.history]
+    return records_of(result.history)
+
+
+def records_of(history: Sequence[Epoch]) -> list[dict[str, object]]:
+    return [{key: value for key, value in epoch.to_dict().items() if key != "seconds"} for epoch in history]
 
 
 SETTINGS = {
@@ -88,6 +93,21 @@ def test_stopped_after_every_epoch(name: str, start: Model, digits: Dataset, tmp
         assert json.dumps(records(result)) == json.dumps(records(whole))
         assert result.best_epoch == whole.best_epoch
     assert sorted(path.name for path in Path(folder).iterdir()) == ["epoch-00004.safetensors", "state.json"]
+
+
+@pytest.mark.parametrize("best", [0.75, float("nan")])
+def test_what_was_best_is_remembered(best: float, start: Model, digits: Dataset, tmp_path: Path) -> None:
+    """Later epochs have to beat it."""
+    runs = [_Run(start, digits, Settings(epochs=3), None, None) for _ in range(2)]
+    runs[0].epoch()
+    runs[0].best_accuracy = best
+    checkpoint = Checkpoint(str(tmp_path), {})
+    checkpoint.save(1, runs[0].saved())
+    saved = checkpoint.load()
+    assert saved is not None
+    runs[1].restore(saved)
+    assert runs[1].best_accuracy == pytest.approx(best, nan_ok=True)
+    assert runs[1].best_epoch == 1 and records_of(runs[1].history) == records_of(runs[0].history)
 
 
 def test_the_folder_of_another_training_is_refused(start: Model, digits: Dataset, tmp_path: Path) -> None:
