@@ -112,12 +112,24 @@ def shape_part(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 def reshape(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """`allowzero` says nothing where the target has no zero."""
     if attribute(node, "allowzero", 0):
-        target = rewriter.values(node.input[1])
-        if target is not None and (target != 0).all():
+        if _without_zero(rewriter, node.input[1]):
             without(node, "allowzero")
         elif rewriter.version < 14:
             raise rewriter.refuse(node, "allowzero=1")
     rewriter.keep(node)
+
+
+def _without_zero(rewriter: Rewriter, name: str) -> bool:
+    """Whether a target's entries are constants other than 0, and sizes of tensors, which are not empty."""
+    values = rewriter.values(name)
+    if values is not None:
+        return bool((values != 0).all())
+    maker = rewriter.makers.get(name)
+    if maker is None or maker.op_type == "Shape":
+        return maker is not None
+    if maker.op_type in ("Gather", "Slice", "Squeeze", "Unsqueeze", "Cast", "Identity"):
+        return _without_zero(rewriter, maker.input[0])
+    return maker.op_type in ("Concat", "Mul") and all(_without_zero(rewriter, part) for part in maker.input)
 
 
 # --- below 13 ---------------------------------------------------------------------------------------------------

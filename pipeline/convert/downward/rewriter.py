@@ -39,6 +39,11 @@ class Rewriter:
         fixed = {tensor.name: tuple(tensor.dims) for tensor in self.constants.values()}
         return fixed | onnxrt.value_shapes(self.model)
 
+    @cached_property
+    def makers(self) -> dict[str, onnx.NodeProto]:
+        """The node that computes a value."""
+        return onnxgraph.producers(self.model.graph)
+
     def rank(self, name: str) -> int:
         return len(self.shapes[name])
 

@@ -17,7 +17,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from secateur.formats import nnet
+from factories import cnn
+from secateur.formats import nnet, onnx_model
 from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.nnet import Nnet
 from secateur.pipeline import onnxrt
@@ -225,3 +226,31 @@ def test_a_missing_package_is_named_with_how_to_install_it(
     with pytest.raises(InputError, match=hint) as caught:
         convert(str(path), options=TRUSTED)
     assert "\n" not in str(caught.value)
+
+
+# --- ONNX in other types ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+@pytest.mark.parametrize("opset", [None, 12])
+def test_onnx_in_other_float_types(dtype: type[np.floating[Any]], opset: int | None, tmp_path: Path) -> None:
+    """onnxruntime has no Conv in float64: it is read as float32, and compared with onnx's own implementation."""
+    proto = cnn(seed=3)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    for tensor in proto.graph.initializer:
+        tensor.CopyFrom(
+            onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(dtype), tensor.name)
+        )
+    for value in [*proto.graph.input, *proto.graph.output]:
+        value.type.tensor_type.elem_type = kind
+    path = tmp_path / "net.onnx"
+    onnx_model.write(proto, str(path))
+    result = convert(str(path), to_opset=opset)
+    found = result.proto.graph.input[0].type.tensor_type.elem_type
+    assert found == (onnx.TensorProto.FLOAT if dtype is np.float64 else kind)
+    assert [note.startswith("read as float32") for note in result.notes] == [True] * (dtype is np.float64)
+    assert result.difference < (1e-5 if dtype is np.float64 else 1e-4)
+    x = onnxrt.sample_inputs(onnxrt.count_inputs(proto), seed=1, samples=5)
+    assert onnxrt.difference(onnxrt.run(cnn(seed=3), x), onnxrt.run(result.proto, x)) < (
+        1e-5 if dtype is np.float64 else 1e-2
+    )

@@ -208,6 +208,24 @@ def test_large_weights_pass_by_the_converter(monkeypatch):
     assert [opset.rewrite(proto, target) for target in (11, 20)] == expected
 
 
+@pytest.mark.parametrize("rest", [-1, 0])
+def test_a_target_of_sizes_has_no_zero(rest):
+    """Keras flattens so, with `allowzero`."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "first"], ["n"], axis=0),
+        helper.make_node("Concat", ["n", "rest"], ["t"], axis=0),
+        helper.make_node("Reshape", ["x", "t"], ["y"], "probed", allowzero=1),
+    ]
+    parameters = {"first": np.array([0]), "rest": np.array([rest])}
+    proto = model(nodes, parameters, ["N", 2, 3], ["N", None], opset=17)
+    if rest == 0:
+        with pytest.raises(UnsupportedError, match="allowzero=1 has no form"):
+            opset.rewrite(proto, 13)
+    else:
+        onnxrt.compare(proto, opset.rewrite(proto, 13))
+
+
 def test_new_operators_without_an_adapter_are_refused():
     proto = net("CenterCropPad", 18, {"size": np.array([2, 2], INT)}, ("x", "size"), axes=[2, 3])
     with pytest.raises(UnsupportedError, match="opset 18 cannot be converted to 17"):
