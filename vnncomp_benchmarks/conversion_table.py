@@ -1,6 +1,6 @@
 """Export networks in every way that `secateur convert` reads, convert each, and print what became of them.
 
-    .venv/bin/python vnncomp_benchmarks/conversion_table.py --results conversion.jsonl
+    .venv/bin/python vnncomp_benchmarks/conversion_table.py --all --results conversion.jsonl
 
 Networks: of the pruning zoo and of `secateur train` (by torch.export, by both of torch's ONNX exporters at every opset
 they know, as TorchScript archives, pickles and weights), of Keras and scikit-learn (where these are installed), and
@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from secateur.pipeline import onnxgraph, onnxrt
 from secateur.pipeline.convert import convert
 
 SAMPLES = 16
+QUICK = (7, 9, 11, 13, 17, 18, 20, 23)
 NETWORKS = (*torch_cases.ZOO, *torch_cases.OURS, "foreign")
 
 
@@ -118,8 +120,10 @@ def main() -> int:
     chosen = options.networks or NETWORKS
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as temporary:
-        cases = (case for name in chosen if name != "foreign" for case in torch_cases.cases(name))
-        for case in [*cases, *(foreign_cases.cases(options.nnet) if "foreign" in chosen else ())]:
+        opsets = range(100) if options.all else QUICK
+        cases = (case for name in chosen if name != "foreign" for case in torch_cases.cases(name, opsets))
+        foreign = foreign_cases.cases(options.nnet) if "foreign" in chosen else iter(())
+        for case in chain(cases, foreign):
             found = list(measure(case, targets, Path(temporary)))
             records += found
             if options.results:
@@ -161,6 +165,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--networks", nargs="+", choices=NETWORKS, metavar="NAME", help=f"only these of {', '.join(NETWORKS)}"
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help=f"every opset of torch's exporters, not only {', '.join(map(str, QUICK))}",
     )
     parser.add_argument(
         "--targets", nargs="+", type=int, default=[0, 13, 20], metavar="N", help="target opsets; 0: as it is"

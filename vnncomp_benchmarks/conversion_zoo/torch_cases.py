@@ -8,7 +8,7 @@ import gzip
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,8 @@ from secateur.pipeline.train import architectures
 ZOO = ("mlp", "lenet", "vgg", "resnet", "mobilenet", "unet", "vit")
 OURS = {"digits_cnn": (1, 8, 8), "mnist_lenet": (1, 28, 28)}
 TORCHSCRIPT, DYNAMO = range(7, 21), range(18, 24)
+"""The opsets that torch's ONNX exporters know."""
+
 _OPSET = 18  # of the ONNX files that are stored in other ways
 
 
@@ -39,8 +41,8 @@ def build(name: str) -> tuple[nn.Module, tuple[int, ...]]:
     return models.build(name)
 
 
-def cases(name: str) -> Iterator[Case]:
-    """The network by every exporter and opset."""
+def cases(name: str, opsets: Collection[int] = range(100)) -> Iterator[Case]:
+    """The network by every exporter, at those of its opsets that are among `opsets`."""
     module, shape = build(name)
     told = Options(input_shape=shape, trust_pickle=True)
 
@@ -54,8 +56,8 @@ def cases(name: str) -> Iterator[Case]:
         return Case(name, source, exporter, opset, suffix, write, partial(_outputs, module, shape), told)
 
     yield case(".pt2", "torch.export", partial(_exported, module, shape), suffix=".pt2")
-    for exporter, opsets in (("dynamo", DYNAMO), ("torchscript", TORCHSCRIPT)):
-        for opset in opsets:
+    for exporter, known in (("dynamo", DYNAMO), ("torchscript", TORCHSCRIPT)):
+        for opset in [opset for opset in known if opset in opsets]:
             variant = Variant(name, exporter, opset)
             yield case(
                 "ONNX", f"torch.onnx {exporter}", partial(export_module, module, shape, variant), opset
