@@ -17,6 +17,7 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": layers.convolution,
     "Gemm": layers.gemm,
     "MatMul": layers.matmul,
+    "Einsum": layers.einsum,
     "Identity": unary(lambda _, x: x),
     "Dropout": unary(lambda _, x: x),
     "Relu": unary(lambda _, x: np.maximum(x, 0)),

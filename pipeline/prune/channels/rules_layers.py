@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 
 from secateur.pipeline.onnxgraph import label, set_attribute
 from secateur.pipeline.prune.channels.call import Call, Operand
 from secateur.pipeline.prune.channels.ledger import Floats, Indices, Reading, Repairs, Spread, Value
+
+Axes = tuple[str | int, ...]
+"""Names of a value's axes."""
 
 _MIXED = "another axis than the channels is mixed by"
 
@@ -136,7 +141,26 @@ def matmul(call: Call) -> list[Value]:
         return [_linear(call, 0)]
     if left is not None or right is not None or min(len(call.shape(0)), len(call.shape(1))) < 2:
         return call.refuse("the constant is no matrix at")
-    return [_product(call)]
+    batches = tuple(range(len(call.result) - 2))
+    left_axes, right_axes = (batches[len(batches) + 2 - len(call.shape(i)) :] for i in (0, 1))
+    return [
+        _product(
+            call, ((*left_axes, "row", "sum"), (*right_axes, "sum", "column")), (*batches, "row", "column")
+        )
+    ]
+
+
+def einsum(call: Call) -> list[Value]:
+    """A product of two activations, by an equation that names every axis once in each term: sums over axes that both
+    have, or one alone."""
+    terms, arrow, out = str(call.attribute("equation")).replace(" ", "").partition("->")
+    first, comma, second = terms.partition(",")
+    plain = all(term.isalpha() and len(set(term)) == len(term) for term in (first, second, out or "a"))
+    if not (arrow and comma and plain) or "," in second:
+        return call.refuse("no rule for the equation of")
+    if call.array(0) is not None or call.array(1) is not None:
+        return call.refuse("a constant operand of")
+    return [_product(call, (tuple(first), tuple(second)), tuple(out))]
 
 
 def _linear(call: Call, weight: int) -> Value:
@@ -154,39 +178,40 @@ def _linear(call: Call, weight: int) -> Value:
     return (leaving, *(spread for spread in value if mixed not in spread.axes))
 
 
-def _product(call: Call) -> Value:
-    """A product of two activations: the axis summed over unites both sides' ids, axes of batches do, too."""
-    shape = call.result
-    rank = len(shape)
-    ranks = [len(call.shape(0)), len(call.shape(1))]
-    sides = [
-        tuple(s.moved(tuple(axis + rank - own for axis in s.axes)) for s in call.value(i))
-        for i, own in enumerate(ranks)
-    ]
-    mixed = (rank - 1, rank - 2)
-    summed = []
-    for i in (0, 1):
-        sides[i] = tuple(_choose(call, spread, mixed[i], rank) for spread in sides[i])
-        summed.append(call.at(sides[i], mixed[i]))
-    _contract(call, *summed)
+def _product(call: Call, terms: tuple[Axes, Axes], out: Axes) -> Value:
+    """A product of two activations whose axes are named: an axis of both that is summed over unites their ids, an axis
+    of both that stays (a batch) does, too."""
+    named = [dict(zip(names, call.shape(i), strict=True)) for i, names in enumerate(terms)]
+    kept = [axis for axis in out if isinstance(axis, int) or all(axis in names for names in terms)]
+    both = [axis for axis in terms[0] if axis in terms[1] and axis not in out]
+    sides = []
+    for i, names in enumerate(terms):
+        value = call.value(i)
+        alone = [names.index(axis) for axis in names if axis not in out and axis not in both]
+        value = tuple(s for s in call.without(value, alone, "summed over by") if not set(alone) & set(s.axes))
+        batches = [names.index(axis) for axis in kept if axis in names]
+        for axis in both:
+            value = tuple(_choose(call, spread, names.index(axis), batches) for spread in value)
+        sides.append(value)
+    for axis in both:
+        _contract(call, *(call.at(side, names.index(axis)) for side, names in zip(sides, terms, strict=True)))
     operands = []
-    for i in (0, 1):
-        own = (1,) * (rank - ranks[i]) + call.shape(i)
-        spreads = tuple(spread for spread in sides[i] if mixed[i] not in spread.axes)
-        operands.append(Operand((*own[: mixed[i]], 1, *own[mixed[i] + 1 :]), spreads))
-    value = call.join(operands, shape, lambda a, b: np.where((a == 0) | (b == 0), 0.0, np.nan))
+    for side, names, sizes in zip(sides, terms, named, strict=True):
+        left = [s for s in side if not any(names[axis] in both for axis in s.axes)]
+        spreads = tuple(s.moved(tuple(out.index(names[axis]) for axis in s.axes)) for s in left)
+        operands.append(Operand(tuple(sizes.get(axis, 1) for axis in out), spreads))
+    value = call.join(operands, call.result, lambda a, b: np.where((a == 0) | (b == 0), 0.0, np.nan))
     if call.view == "heads":
         for spread in value:
-            if max(spread.axes) < rank - 2:
+            if all(out[axis] in kept for axis in spread.axes):
                 call.ledger.heads.append(spread.ids)
     return value
 
 
-def _choose(call: Call, spread: Spread, mixed: int, rank: int) -> Spread:
+def _choose(call: Call, spread: Spread, mixed: int, batches: Sequence[int]) -> Spread:
     """Ids on a batch axis and on the summed axis at once (heads and their features): the view says which of
     them can go."""
-    batches = [axis for axis in spread.axes if axis < rank - 2]
-    if mixed in spread.axes and batches and call.view == "heads":
+    if mixed in spread.axes and set(batches) & set(spread.axes) and call.view == "heads":
         return call.drop(spread, mixed)
     if mixed in spread.axes:
         for axis in [axis for axis in spread.axes if axis != mixed]:

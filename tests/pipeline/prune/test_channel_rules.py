@@ -108,6 +108,21 @@ TOGETHER = {  # body, output, constants, and the sizes of the groups (first laye
     "through double precision": ("b = Cast<to=11>(a) z = Cast<to=1>(b)", {}, {"a": 6}),
     "by its own function": ("b = Erf(a) z = Mul(a, b)", {}, {"a": 6}),
     "where": ("b = Relu(a) c = Less(a, b) z = Where(c, a, b)", {}, {"a": 6}),
+    "einsum over channels": (
+        'b = Conv(x, w1) c = Einsum<equation="nchw, nchw -> nhw">(a, b) z = Unsqueeze(c, j)',
+        {"w1": (6, 3, 1, 1), "j": [1], "w9": (2, 1, 1, 1)},
+        {"a": 6},
+    ),
+    "einsum of outer products": (
+        'b = Conv(x, w1) c = Einsum<equation="nchw,ndhw->ncdhw">(a, b) z = ReduceMean<axes=[2], keepdims=0>(c)',
+        {"w1": (3, 3, 1, 1)},
+        {"a": 6},
+    ),
+    "einsum that sums one side": (
+        'b = Conv(x, w1) z = Einsum<equation="nchw,ndhw->nchw">(a, b)',
+        {"w1": (3, 3, 1, 1)},
+        {"a": 6},
+    ),
     "weight used twice": ("b = Conv(x, w0) z = Add(a, b)", {}, {"a": 6}),
 }
 
@@ -118,7 +133,16 @@ PINNED = {  # the same, and the reason for the first layer
         "joins values that cannot shrink at Add",
     ),
     "no rule": ("z = LRN<size=3>(a)", {}, "no rule for LRN"),
-    "einsum": ('z = Einsum<equation="nchw,nchw->nchw">(a, a)', {}, "no rule for Einsum"),
+    "einsum of a constant": (
+        'z = Einsum<equation="nchw,cd->ndhw">(a, c)',
+        {"c": (6, 6)},
+        "a constant operand of Einsum",
+    ),
+    "einsum with an ellipsis": (
+        'z = Einsum<equation="...,...->...">(a, a)',
+        {},
+        "no rule for the equation of Einsum",
+    ),
     "gather n-d": (
         "b = Transpose<perm=[1,0,2,3]>(a) c = GatherND(b, i) z = Unsqueeze(c, j)",
         {"i": [2], "j": [1], "w9": (2, 1, 1, 1)},
@@ -215,12 +239,24 @@ o2 = Reshape(o1, u) o = MatMul(o2, wo) y = ReduceMean<axes=[1], keepdims=0>(o)
 """
 
 
+BY_EINSUM = (
+    ATTENTION[: ATTENTION.index("q1")]
+    + """
+q1 = Reshape(q0, r) k1 = Reshape(k0, r) v1 = Reshape(v0, r)
+p0 = Einsum<equation="nqhd,nkhd->nhqk">(q1, k1) p = Softmax<axis=-1>(p0)
+o1 = Einsum<equation="nhqk,nkhd->nqhd">(p, v1)
+"""
+    + ATTENTION[ATTENTION.index("o2") :]
+)
+
+
+@pytest.mark.parametrize("form", [ATTENTION, BY_EINSUM], ids=["matmul", "einsum"])
 @pytest.mark.parametrize(
     ("view", "sizes"), [("channels", {"a": 6, "q0": 2, "v0": 2}), ("heads", {"a": 6, "q0": 3})]
 )
-def test_attention_in_both_views(view, sizes):
+def test_attention_in_both_views(view, sizes, form):
     proto = net(
-        ATTENTION, "N,2", w0=(6, 3, 1, 1), s=[0, 6, 16], wq=(6, 6), wk=(6, 6), wv=(6, 6), wo=(6, 2),
+        form, "N,2", w0=(6, 3, 1, 1), s=[0, 6, 16], wq=(6, 6), wk=(6, 6), wv=(6, 6), wo=(6, 2),
         r=[0, 16, 3, 2], u=[0, 16, 6],
     )  # fmt: skip
     found, _ = check(proto, view=view)
