@@ -40,6 +40,14 @@ def test_calibration_error_of_known_cases() -> None:
     assert accuracy.calibration_error(fair, labels) == 0.0, "the first of equals is right half the time"
 
 
+def test_a_bin_holds_its_upper_end_and_not_its_lower() -> None:
+    """15 bins: 1 and 0.95 share the last one; 0.6 is the upper end of the ninth, 0.62 in the tenth."""
+    top = np.array([[1.0, 0.0], [0.95, 0.05]])
+    assert accuracy.calibration_error(top, np.array([1, 0])) == pytest.approx(abs((0 - 1) + (1 - 0.95)) / 2)
+    apart = np.array([[0.6, 0.4], [0.62, 0.38]])
+    assert accuracy.calibration_error(apart, np.array([1, 0])) == pytest.approx((0.6 + 0.38) / 2)
+
+
 def test_probabilities_are_the_softmax_unless_the_network_ends_in_one() -> None:
     outputs = np.array([[0.0, math.log(3.0)], [1000.0, 0.0]])
     found = accuracy.probabilities(outputs, ends_in_softmax=False)

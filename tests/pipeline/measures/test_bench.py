@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
-from factories import cnn, mlp, model
-from secateur.formats import measurements, onnx_model
+from factories import box_property, cnn, mlp, model
+from secateur.formats import measurements, onnx_model, vnnlib
 from secateur.formats.dataset import Dataset
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt, verify
 from secateur.pipeline.measures import GROUPS, Bench, Settings, Strength, bounds, choose, proofs
+from secateur.pipeline.verify.bounding.root import bound_nodes
+from secateur.pipeline.verify.bounding.specification import subproblems
+from secateur.pipeline.verify.engine import Engine
 
 Floats = NDArray[np.float64]
 
@@ -129,6 +133,26 @@ def test_crown_is_that_of_numpy() -> None:
         proved.append(bool((np.maximum(linear, rough) > 0).all()))
     assert record["certified_crown"] == np.mean(proved)
     assert record["certified_ibp"] < record["certified_crown"] < 1
+
+
+def test_interval_margins_of_conjunctions_are_the_best_rows() -> None:
+    """(Y_0 ≤ −50 and Y_1 − 1.5 X_0 ≥ 1) or Y_2 − Y_0 ≥ 0.5 or Y_1 − 1.5 X_0 ≥ 1."""
+    network = net([3, 7, 3], 4)
+    input_too = "(>= (- Y_1 (* 1.5 X_0)) 1.0)"
+    condition = f"(or (and (<= Y_0 -50.0) {input_too}) (>= (- Y_2 Y_0) 0.5) {input_too})"
+    below, above = [0.125, 0.0, 0.0], [0.25, 0.125, 0.5]
+    query = vnnlib.parse(box_property(below, above, 3, condition), "p")
+    engine = Engine(network)
+    problems = subproblems([query])
+    nodes = bound_nodes(engine.graph, engine.shaped(problems.boxes), "ibp")
+    found = bounds.interval_margins(engine.graph, nodes, problems).tolist()
+    (first, offset), (weight, bias) = layers(network)
+    low, high = interval(first, offset, np.array(below), np.array(above))
+    rows = np.array([[1.0, 0, 0], [0, -1, 0], [1, 0, -1]])
+    least = interval(rows @ weight, rows @ bias, low.clip(min=0), high.clip(min=0))[0]
+    with_input = least[1] + 1.0 + 1.5 * 0.125
+    assert found == pytest.approx([least[0] + 50, least[2] + 0.5, with_input])
+    assert least[0] + 50 > with_input, "the best of the conjunction"
 
 
 @settings(max_examples=4)
@@ -321,6 +345,14 @@ def test_attacks_stay_in_the_box_of_the_property(
     images = choose(data, epsilon, count=5, mean=mean, std=std)
     low, high = images.ball(0, 5)
     assert (low <= high).all()
+    if Fraction(epsilon) > Fraction("1e-8"):  # a smaller ball may hold no float32 but the image
+        pixels, radius = data.images.astype(np.float64), float(Fraction(epsilon))
+        shift = np.array([float(one) for one in mean or ("0",)])[:, None]
+        scale = np.array([float(one) for one in std or ("1",)])[:, None]
+        least = (((pixels - radius).clip(0, 1) - shift) / scale).reshape(5, 4)
+        most = (((pixels + radius).clip(0, 1) - shift) / scale).reshape(5, 4)
+        for inwards in (low - least, most - high):
+            assert inwards.min() > -1e-12 and inwards.max() < 1e-6
     for place, query in enumerate(images.queries(network)):
         (region,) = query.regions
         assert (region.lower <= low[place]).all() and (high[place] <= region.upper).all()
@@ -334,6 +366,10 @@ def test_a_proof_of_what_is_refuted_is_an_error(monkeypatch: pytest.MonkeyPatch)
     bench = Bench(choose(data, "0.4", count=4), Settings(("attacks", "bounds", "complete"), timeout=30))
     assert bench.measure(network)["refuted"] > 0
     monkeypatch.setattr(bounds, "_margins", lambda *_: np.ones(1))
+    spared = Bench(
+        choose(dataclasses.replace(data, labels=(data.labels + 1) % 3), "0.4", count=4), Settings(("bounds",))
+    )
+    assert spared.measure(network)["image_proof"] == ["wrong"] * 4, "whatever is proved of a ball"
     with pytest.raises(CheckFailed, match=r"robust_idx\d_eps0\.4\.vnnlib: proved by ibp, but an attack"):
         bench.measure(network)
 
