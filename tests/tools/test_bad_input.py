@@ -51,6 +51,17 @@ CASES = [
     Case("unsupported operator", "verify det.onnx one.vnnlib", ("det.onnx", "Det", "odd"), 3),
     Case("data in another file", "inspect external.onnx", ("external.onnx", "fc0.weight", "weights.bin")),
     Case("pickled module", "convert module.pt", ("module.pt", "--trust-pickle")),
+    Case("malformed .nnet", "convert bad.nnet", ("bad.nnet, line 3", "expected 3 values", "found 2")),
+    Case("weights alone", "convert one.safetensors", ("one.safetensors", "--architecture")),
+    Case("no such architecture", "convert one.safetensors --architecture big", ("'big'", "digits_mlp")),
+    Case(
+        "architecture that cannot be imported",
+        "convert - --architecture no.py:net",
+        ("no.py", "cannot import"),
+    ),
+    Case(
+        "input shape of words", "convert module.pt --input-shape wide", ("--input-shape", "1,28,28", "wide")
+    ),
     # properties
     Case("missing property", "verify good.onnx nowhere.vnnlib", ("nowhere.vnnlib", "no such file")),
     Case("empty property", "verify good.onnx empty.vnnlib", ("empty.vnnlib", "empty")),
@@ -257,6 +268,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "foreign.onnx": _operator("Frobnicate", "com.example"),
         "det.onnx": _determinant(),
         "external.onnx": _external(good),
+        "bad.nnet": b"// two layers\n2,1,1,1,\n1,1,\n",
+        "one.safetensors": safetensors.numpy.save({"fc1.weight": np.zeros((2, 3), np.float32)}),
         "module.pt": b"\x80\x02}q\x00.",
         "empty.vnnlib": b"",
         "binary.vnnlib": b"\xff\xfe\x00(",

@@ -111,11 +111,10 @@ def shape_part(rewriter: Rewriter, node: onnx.NodeProto) -> None:
 
 def reshape(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """`allowzero` says nothing where the target has no zero."""
-    if attribute(node, "allowzero", 0):
-        if _without_zero(rewriter, node.input[1]):
-            without(node, "allowzero")
-        elif rewriter.version < 14:
-            raise rewriter.refuse(node, "allowzero=1")
+    if not attribute(node, "allowzero", 0) or _without_zero(rewriter, node.input[1]):
+        without(node, "allowzero")
+    elif rewriter.version < 14:
+        raise rewriter.refuse(node, "allowzero=1")
     rewriter.keep(node)
 
 

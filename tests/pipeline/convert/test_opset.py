@@ -87,6 +87,7 @@ CASES = {
     "Flatten-21": net("Flatten", 21, axis=2),
     "Conv-22": net("Conv", 22, {"w": np.arange(72, dtype=F).reshape(2, 4, 3, 3) / 50}, ("x", "w"), pads=[1, 1, 1, 1]),
     "Reshape-21": net("Reshape", 21, {"shape": np.array([1, -1], INT)}, ("x", "shape"), allowzero=1),
+    "Reshape-14 as ever": net("Reshape", 14, {"shape": np.array([0, -1], INT)}, ("x", "shape"), allowzero=0),
     "Gelu-20": net("Gelu", 20),
     "Gelu-20 tanh": net("Gelu", 20, approximate="tanh"),
     "Mish-22": net("Mish", 22),
