@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
 
+import nets
 from factories import box_property, cnn, mlp, model
 from secateur.formats import measurements, onnx_model, vnnlib
 from secateur.formats.dataset import Dataset
@@ -21,6 +24,7 @@ from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt, verify
 from secateur.pipeline.measures import GROUPS, Bench, Settings, Strength, bounds, choose, proofs
+from secateur.pipeline.verify.bounding.clause_bounds import interval_clause_bounds, output_bounds
 from secateur.pipeline.verify.bounding.root import bound_nodes
 from secateur.pipeline.verify.bounding.specification import subproblems
 from secateur.pipeline.verify.engine import Engine
@@ -153,6 +157,39 @@ def test_interval_margins_of_conjunctions_are_the_best_rows() -> None:
     with_input = least[1] + 1.0 + 1.5 * 0.125
     assert found == pytest.approx([least[0] + 50, least[2] + 0.5, with_input])
     assert least[0] + 50 > with_input, "the best of the conjunction"
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda seed: nets.residual(seed, 3, 6, 4),
+        lambda seed: nets.convolutional(seed),
+        lambda seed: nets.ending_in_relu(seed, 3),
+        lambda seed: nets.starting_with_relu(seed, 3),
+        lambda seed: nets.without_relu(seed, 3),
+    ],
+)
+def test_interval_margins_hold_and_are_tighter_than_those_of_outputs(build: Callable[[int], Model]) -> None:
+    tighter: list[bool] = []
+    for seed in range(4):
+        network, random = build(seed), np.random.default_rng(seed)
+        inputs, outputs = onnxrt.count_inputs(network), onnxrt.count_outputs(network)
+        middle = random.normal(size=inputs).round(2)
+        below, above = (middle - 0.3).tolist(), (middle + 0.3).tolist()
+        wrong = " ".join(f"(and (>= Y_{i} Y_0))" for i in range(1, outputs))
+        query = vnnlib.parse(box_property(below, above, outputs, f"(or {wrong})"), "p")
+        engine = Engine(network)
+        problems = subproblems([query])
+        nodes = bound_nodes(engine.graph, engine.shaped(problems.boxes), "ibp")
+        found = bounds.interval_margins(engine.graph, nodes, problems)
+        apart = interval_clause_bounds(problems, *output_bounds(engine.graph, nodes, linear=False))
+        points = random.uniform(below, above, size=(500, inputs))
+        y = torch.from_numpy(onnxrt.run(network, points.astype(np.float32)).astype(np.float64))
+        least = (y[:, :1] - y[:, 1:]).amin(0)
+        assert (found <= least + 1e-5).all()
+        assert (found >= apart - 1e-9).all()
+        tighter.append(bool((found > apart + 1e-9).any()))
+    assert any(tighter) != (network.graph.node[-1].op_type == "Relu")
 
 
 @settings(max_examples=4)
