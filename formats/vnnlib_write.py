@@ -175,10 +175,12 @@ def _atom_text(atom: Atom, dialect: _Dialect, relations: tuple[str, str]) -> str
     right = decimal(-atom.constant)
     if len(terms) == 1 and terms[0][1] == 1:
         return f"({less} {terms[0][0]} {right})"
-    if len(terms) == 2 and not atom.constant and {value for _, value in terms} == {1, -1}:
+    if len(terms) == 2 and {value for _, value in terms} == {1, -1}:
         small, large = sorted(terms, key=lambda term: -term[1])
-        return f"({less} {small[0]} {large[0]})"
-    scaled = [f"(* {decimal(value)} {variable})" for variable, value in terms]
+        if not atom.constant:
+            return f"({less} {small[0]} {large[0]})"
+        return f"({less} (- {small[0]} {large[0]}) {right})"  # some verifiers read no product inside of a sum
+    scaled = [variable if value == 1 else f"(* {decimal(value)} {variable})" for variable, value in terms]
     left = "0.0" if not scaled else scaled[0] if len(scaled) == 1 else f"(+ {' '.join(scaled)})"
     return f"({less} {left} {right})"
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secateur.formats import vnnlib, vnnlib2
 from secateur.formats.errors import InputError, UnsupportedError
-from secateur.formats.query import Query, Variable
+from secateur.formats.query import NO_BOUNDS, And, Atom, Formula, Network, Or, Query, Variable
 
 ONE = """(vnnlib-version <2.0>)
 (declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,2]))
@@ -178,3 +180,65 @@ def test_1_0_says_what_it_cannot_say() -> None:
     two = text.replace('(declare-hidden H real [1] "h")', "(declare-output H real [1])")
     with pytest.raises(UnsupportedError, match="the network 'f' has 2 outputs"):
         vnnlib.to_text(read(two))
+
+
+numbers = st.fractions(-3, 3, max_denominator=12).filter(bool)
+
+
+@st.composite
+def queries(draw: st.DrawFn) -> Query:
+    """One to three networks, each with one or two inputs and outputs and perhaps a hidden value, of drawn shapes, all
+    of one type; every input bounded or tied to a bounded one; conditions over all of them."""
+    networks: list[Network] = []
+    dtype = draw(st.sampled_from(["real", "float32", "float64"]))  # one condition may not mix them
+    for number in range(draw(st.integers(1, 3))):
+
+        def variables(letter: str, most: int, number: int = number) -> tuple[Variable, ...]:
+            shapes = st.lists(st.lists(st.integers(1, 3), max_size=3), min_size=1, max_size=most)
+            return tuple(
+                Variable(f"{letter}{number}_{i}", tuple(shape), dtype) for i, shape in enumerate(draw(shapes))
+            )
+
+        hidden = tuple(replace(v, onnx_name=f"node/{v.name}") for v in variables("H", 1))
+        hidden = hidden if draw(st.booleans()) else ()
+        networks.append(Network(f"n{number}", variables("X", 2), variables("Y", 2), hidden))
+        if number and draw(st.booleans()):  # the first network again: with its shapes
+            first = networks[0]
+            own = (
+                tuple(replace(v, name=f"{v.name}_{number}") for v in group)
+                for group in (first.input_variables, first.output_variables, first.hidden)
+            )
+            tie = draw(st.sampled_from(["equal_to", "isomorphic_to"]))
+            networks[-1] = Network(f"n{number}", *own, **{tie: first.name})
+    inputs, outputs = (sum(getattr(n, side) for n in networks) for side in ("inputs", "outputs"))
+
+    def atom() -> Atom:
+        rows = [
+            draw(st.dictionaries(st.integers(0, count - 1), numbers, max_size=3))
+            for count in (inputs, outputs)
+        ]
+        return Atom(rows[0], rows[1], draw(numbers), draw(st.booleans()))
+
+    parts: list[Formula] = []
+    for i in range(inputs):
+        parts += [Atom({i: Fraction(sign)}, {}, Fraction(-2)) for sign in (-1, 1)]
+    for _ in range(draw(st.integers(0, 3))):
+        kind = draw(st.sampled_from([And, Or]))
+        parts.append(kind(tuple(atom() for _ in range(draw(st.integers(0, 3))))))
+    return Query(tuple(networks), NO_BOUNDS, tuple(parts), ())
+
+
+@given(queries(), st.randoms(use_true_random=False))
+@settings(max_examples=80)
+def test_several_networks_are_written_and_read_again(query: Query, random: Random) -> None:
+    """The same declarations, the same meaning at any point, and the same text from then on."""
+    text = vnnlib.to_text(query, version="2.0")
+    again = read(text)
+    assert again.networks == query.networks
+    assert vnnlib.to_text(again, version="2.0") == text
+    for _ in range(5):
+        x, y = (
+            [Fraction(random.randint(-8, 8), 4) for _ in range(count)]
+            for count in (query.inputs, query.outputs)
+        )
+        assert again.formula.holds(x, y) == query.formula.holds(x, y)
