@@ -6,13 +6,14 @@ known only when the equalities are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.formats.query import NO_BOUNDS, And, Atom, Clause, Formula, Or, Region
+from secateur.formats.query import NO_BOUNDS, And, Atom, Clause, Floats, Formula, Or, Region
 from secateur.formats.vnnlib_normalise import regions
 
 Places = NDArray[np.intp]
@@ -66,6 +67,58 @@ def renamed(formula: Formula, places: Places) -> Formula:
         return replace(formula, inputs={place: value for place, value in inputs.items() if value})
     parts = tuple(renamed(part, places) for part in formula.parts)
     return And(parts) if isinstance(formula, And) else Or(parts)
+
+
+def ordered_inputs(formula: Formula) -> dict[int, int]:
+    """Inputs b that are nowhere below another input a where `formula` holds, each with its a.
+
+    Read off x_a ≤ x_b among the outer conjuncts. No a is itself such a b, so that b can stand for x_a plus a step.
+    """
+    found: dict[int, int] = {}
+    for atom in _conjuncts(formula):
+        if not atom.outputs and not atom.constant and len(atom.inputs) == 2:
+            (low, left), (high, right) = sorted(atom.inputs.items(), key=lambda term: -term[1])
+            free = high not in found and high not in found.values() and low not in found
+            if left == -right and free:
+                found[high] = low
+    return found
+
+
+def stepped(formula: Formula, bases: Mapping[int, int], lower: Floats, upper: Floats) -> Formula:
+    """The formula with x_a + x_b in place of every x_b of `bases` (b: a), x_b the step; all inputs lie in the box
+    from `lower` to `upper`.
+
+    Steps lie in [0, upper_b − lower_a]. A lower end of x_b that x_a cannot reach below says nothing more, and goes.
+    """
+
+    def rewritten(part: Formula) -> Formula:
+        if not isinstance(part, Atom):
+            parts = tuple(map(rewritten, part.parts))
+            if isinstance(part, Or):
+                return Or(parts)
+            return And(tuple(one for one in parts if one != And(())))
+        inputs = dict(part.inputs)
+        for step in part.inputs.keys() & bases.keys():
+            base = bases[step]
+            inputs[base] = inputs.get(base, Fraction(0)) + inputs[step]
+        inputs = {index: value for index, value in inputs.items() if value}
+        if not part.outputs and all(value < 0 for value in inputs.values()) and inputs.keys() & bases.keys():
+            ends = [0 if index in bases else Fraction(float(lower[index])) for index in inputs]
+            most = part.constant + sum(value * end for value, end in zip(inputs.values(), ends, strict=True))
+            if len(inputs) > 1 and (most < 0 or (most == 0 and not part.strict)):
+                return And(())
+        return replace(part, inputs=inputs)
+
+    one = Fraction(1)
+    ranges = [
+        Atom({step: sign}, {}, constant)
+        for step, base in bases.items()
+        for sign, constant in (
+            (-one, Fraction(0)),
+            (one, Fraction(float(lower[base])) - Fraction(float(upper[step]))),
+        )
+    ]
+    return And((*ranges, rewritten(formula)))
 
 
 def joint_regions(formula: Formula, inputs: int, outputs: int, name: str) -> tuple[Region, ...]:

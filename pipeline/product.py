@@ -2,7 +2,8 @@
 
 The product network has one flat input and one flat output. Inputs that the query ties together by equality (the same
 image for a dense and a pruned network, say) are one input of the product: what they differ in is then bounded as a
-difference, not between two boxes. Verifiers that know only VNN-LIB 1.0 can take the result.
+difference, not between two boxes. For the same reason an input that is nowhere below another one (x_a ≤ x_b) becomes
+that one plus a step. Verifiers that know only VNN-LIB 1.0 can take the result.
 
     X [1, n] ── Gather ── Reshape ── f ── Reshape ──┐
             └── Gather ── Reshape ── g ── Reshape ──┴─ Concat ── Y [1, m]
@@ -23,7 +24,7 @@ from secateur.formats import onnx_model, vnnlib
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import NO_BOUNDS, Network, Query, Variable
-from secateur.formats.vnnlib_joint import equal_inputs, renamed
+from secateur.formats.vnnlib_joint import equal_inputs, ordered_inputs, renamed, stepped
 from secateur.formats.vnnlib_normalise import regions
 from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import opset
@@ -34,15 +35,35 @@ _SAMPLES = 8
 
 @dataclass(frozen=True)
 class Product:
-    """The product network, the query over it, and for every input of the original query its input here."""
+    """The product network, the query over it, and how its inputs stand for those of the original query."""
 
     model: Model
     query: Query
-    places: NDArray[np.intp]
+    layout: Layout
 
     def expand(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
         """The original query's inputs [n_in] of the product's inputs [n]."""
-        return x[self.places]
+        return self.layout.expand(x, np.float64)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Input i of the original query is the product's input `bases[i]`; plus the step `places[i]` where that is another.
+
+    `places` and `bases` are [n_in]; `count` is the number of the product's inputs, `dtype` their type.
+    """
+
+    places: NDArray[np.intp]
+    bases: NDArray[np.intp]
+    count: int
+    dtype: type[np.floating]
+
+    def expand(self, x: NDArray[np.floating], result: type[np.floating]) -> NDArray[np.floating]:
+        """[…, n_in] of [..., n]: sums as the product rounds them."""
+        steps = self.places != self.bases
+        whole = x[..., self.bases].astype(result)
+        sums = x[..., self.bases].astype(self.dtype) + x[..., self.places].astype(self.dtype)
+        return np.asarray(np.where(steps, sums.astype(result), whole), result)
 
 
 def plain(query: Query) -> bool:
@@ -126,21 +147,30 @@ def compile(query: Query, models: Sequence[Model]) -> Product:
     """
     places = equal_inputs(query.formula, query.inputs)
     count = int(places.max(initial=-1)) + 1
-    proto = _product(query, models, places, count)
+    formula = renamed(query.formula, places)
+    known = regions(NO_BOUNDS, [formula], count, query.outputs, query.name)
+    steps = ordered_inputs(formula) if known else {}
+    if steps:
+        lower, upper = (np.stack([getattr(r, side) for r in known]) for side in ("lower", "upper"))
+        formula = stepped(formula, steps, lower.min(axis=0), upper.max(axis=0))
+        known = regions(NO_BOUNDS, [formula], count, query.outputs, query.name)
+    kind = _input_type(query, models)
+    bases = np.array([steps.get(place, place) for place in places.tolist()], np.intp)
+    layout = Layout(places, bases, count, helper.tensor_dtype_to_np_dtype(kind).type)
+    proto = _product(query, models, layout, kind)
     model = onnx_model.from_proto(
         proto, "product of " + ", ".join(network.name for network in query.networks)
     )
-    _compare(query, models, model, places)
-    formula = renamed(query.formula, places)
+    _compare(query, models, model, layout)
     flat = replace(
         query,
         version="1.0",
         networks=(Network.flat(count, query.outputs),),
         bounds=NO_BOUNDS,
         others=(formula,),
-        regions=regions(NO_BOUNDS, [formula], count, query.outputs, query.name),
+        regions=known,
     )
-    return Product(model, flat, places)
+    return Product(model, flat, layout)
 
 
 def _check_fits(network: Network, model: Model, where: str) -> None:
@@ -203,7 +233,7 @@ def _with_outputs(model: Model, names: Sequence[str]) -> onnx.ModelProto:
 # --- the graph -----------------------------------------------------------------------------------------------
 
 
-def _product(query: Query, models: Sequence[Model], places: NDArray[np.intp], count: int) -> onnx.ModelProto:
+def _input_type(query: Query, models: Sequence[Model]) -> int:
     kinds = {value.type.tensor_type.elem_type for model in models for value in model.inputs}
     floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
     if len(kinds) != 1 or not kinds <= floats:
@@ -211,18 +241,22 @@ def _product(query: Query, models: Sequence[Model], places: NDArray[np.intp], co
         raise UnsupportedError(
             f"the networks' inputs are {names}: expected one floating-point type", where=query.name or None
         )
+    [kind] = kinds
+    return int(kind)
+
+
+def _product(query: Query, models: Sequence[Model], layout: Layout, kind: int) -> onnx.ModelProto:
     version = max(13, *(opset.current(model.proto) for model in models))
-    builder = _Builder(places)
+    builder = _Builder(layout)
     for network, model in zip(query.networks, models, strict=True):
         same = opset.check(model.proto, version) is not None
         builder.add(
             network, model if same else Model(opset.rewrite(model.proto, version), model.sha256, model.name)
         )
-    [kind] = kinds
     graph = helper.make_graph(
         [*builder.nodes, helper.make_node("Concat", builder.results, ["Y"], "join", axis=1)],
         "product",
-        [helper.make_tensor_value_info("X", kind, [1, count])],
+        [helper.make_tensor_value_info("X", kind, [1, layout.count])],
         [helper.make_tensor_value_info("Y", kind, [1, query.outputs])],
         list(builder.tensors.values()),
     )
@@ -239,25 +273,26 @@ def _product(query: Query, models: Sequence[Model], places: NDArray[np.intp], co
 class _Builder:
     """Gathers the networks' nodes under names of their own; what two of them share is there once."""
 
-    def __init__(self, places: NDArray[np.intp]) -> None:
+    def __init__(self, layout: Layout) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, onnx.TensorProto] = {}
         self.results: list[str] = []
-        self._places = places
-        self._count = int(places.max(initial=-1)) + 1
+        self._layout = layout
         self._inputs = 0
         self._owners: dict[str, str] = {}
         self._made: dict[tuple[str, bytes], str] = {}
 
     def add(self, network: Network, model: Model) -> None:
         """The nodes of one network, and its results; none anew where the same network reads the same inputs."""
-        chosen = self._places[self._inputs :][: network.inputs]
+        chosen, bases = (
+            side[self._inputs :][: network.inputs] for side in (self._layout.places, self._layout.bases)
+        )
         self._inputs += network.inputs
         known = self._made.setdefault((model.sha256, chosen.tobytes()), network.name)
         prefix = f"{known}/"
         constants = self._tensors(model)
         if known == network.name:
-            self._feed(network, model, chosen)
+            self._feed(network, model, chosen, bases)
             for node in model.graph.node:
                 copy = onnx.NodeProto()
                 copy.CopyFrom(node)
@@ -291,21 +326,30 @@ class _Builder:
             self.tensors[copy.name] = copy
         return names
 
-    def _feed(self, network: Network, model: Model, chosen: NDArray[np.intp]) -> None:
+    def _feed(
+        self, network: Network, model: Model, chosen: NDArray[np.intp], bases: NDArray[np.intp]
+    ) -> None:
         """Nodes that make the network's inputs out of the product's."""
         first = 0
         for variable, value in zip(network.input_variables, model.inputs, strict=True):
             name, flat = f"{network.name}/{value.name}", "X"
-            own = chosen[first : first + variable.size]
+            own, base = (side[first : first + variable.size] for side in (chosen, bases))
             first += variable.size
-            if not np.array_equal(own, np.arange(self._count)):
+            if not np.array_equal(base, np.arange(self._layout.count)):
                 flat = f"{name}.flat"
-                self._node("Gather", ["X", self._constant(f"{name}.places", own)], flat, axis=1)
+                self._node("Gather", ["X", self._constant(f"{name}.places", base)], flat, axis=1)
+            if not np.array_equal(own, base):
+                mask = self._constant(f"{name}.stepped", (own != base).astype(self._layout.dtype))
+                self._node("Gather", ["X", self._constant(f"{name}.steps", own)], f"{name}.all", axis=1)
+                self._node("Mul", [f"{name}.all", mask], f"{name}.step")
+                self._node("Add", [flat, f"{name}.step"], f"{name}.moved")
+                flat = f"{name}.moved"
             shape = self._constant(f"{name}.shape", np.array(_shape(value)))
             self._node("Reshape", [flat, shape], name)
 
-    def _constant(self, name: str, array: NDArray[np.integer]) -> str:
-        self.tensors.setdefault(name, numpy_helper.from_array(array.astype(np.int64), name))
+    def _constant(self, name: str, array: NDArray[np.integer] | NDArray[np.floating]) -> str:
+        stored = array.astype(np.int64) if np.issubdtype(array.dtype, np.integer) else array
+        self.tensors.setdefault(name, numpy_helper.from_array(stored, name))
         return name
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: int) -> None:
@@ -329,13 +373,14 @@ def _rename(node: onnx.NodeProto, prefix: str, constants: Mapping[str, str]) -> 
                 _rename(inner, prefix, {**constants, **own})
 
 
-def _compare(query: Query, models: Sequence[Model], product: Model, places: NDArray[np.intp]) -> None:
+def _compare(query: Query, models: Sequence[Model], product: Model, layout: Layout) -> None:
     """Hold the product against its networks on random inputs.
 
     Raises:
         CheckFailed: they differ by more than `_TOLERANCE` of the largest output.
     """
-    x = onnxrt.sample_inputs(int(places.max(initial=-1)) + 1, seed=0, samples=_SAMPLES)
+    x = onnxrt.sample_inputs(layout.count, seed=0, samples=_SAMPLES)
+    whole = layout.expand(x, layout.dtype)
     found = np.asarray(onnxrt.run(product, x), np.float64)
     if found.shape[1] != query.outputs:
         raise InputError(
@@ -344,7 +389,7 @@ def _compare(query: Query, models: Sequence[Model], product: Model, places: NDAr
         )
     first = column = 0
     for network, model in zip(query.networks, models, strict=True):
-        theirs = x[:, places[first : first + network.inputs]]
+        theirs = whole[:, first : first + network.inputs]
         first += network.inputs
         expected = np.asarray(onnxrt.run(model, theirs), np.float64)
         mine = found[:, column : column + expected.shape[1]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from random import Random
+
 import numpy as np
 import onnx
 import pytest
@@ -148,3 +151,94 @@ def test_models_and_networks_must_match() -> None:
         product.models_of(query, {"f": f, "g": f, "h": f}, "p")
     with pytest.raises(InputError, match=r"'U' of the network 'g' has 3 elements, other.onnx 4"):
         product.models_of(query, {"f": f, "g": named(mlp([4, 5, 2]), "other.onnx")}, "p")
+
+
+@st.composite
+def ordered(draw: st.DrawFn) -> str:
+    """A query about a network twice, whose inputs are equal, ordered or free; and a condition over everything."""
+    lines = [
+        "(vnnlib-version <2.0>)",
+        "(declare-network f (declare-input X real [3]) (declare-output Y real [2]))",
+        "(declare-network g (equal-to f) (declare-input U real [3]) (declare-output V real [2]))",
+    ]
+    for i in range(3):
+        for v in "XU":
+            low, high = sorted(draw(st.tuples(st.integers(-4, 4), st.integers(-4, 4))))
+            lines.append(f"(assert (and (>= {v}[{i}] {low / 4}) (<= {v}[{i}] {high / 4})))")
+        relation = draw(
+            st.sampled_from([f"(== X[{i}] U[{i}])", f"(<= X[{i}] U[{i}])", f"(>= X[{i}] U[{i}])", ""])
+        )
+        lines += [f"(assert {relation})"] if relation else []
+    more = st.sampled_from(
+        [
+            "(<= X[0] X[1])",
+            "(>= U[2] X[1])",
+            "(<= (+ U[0] X[1]) 0.5)",
+            "(>= Y[0] V[1])",
+            "(< (- V[0] U[1]) 0.25)",
+        ]
+    )
+    for _ in range(draw(st.integers(0, 3))):
+        parts = draw(st.lists(more, min_size=1, max_size=2))
+        lines.append(f"(assert ({draw(st.sampled_from(['and', 'or']))} {' '.join(parts)}))")
+    return "\n".join(lines)
+
+
+@given(ordered(), st.randoms(use_true_random=False))
+@settings(max_examples=60)
+def test_the_product_asks_the_same_of_every_point(text: str, random: Random) -> None:
+    """Exactly: where the original's inputs are those that the product's stand for, both hold or neither does. And what
+    the product cannot stand for, the original does not allow."""
+    query = vnnlib.parse(text, "p")
+    f = named(mlp([3, 4, 2], seed=1), "f")
+    whole = product.compile(query, product.models_of(query, {"f": f}, "p"))
+    layout = whole.layout
+    for _ in range(40):
+        z = [Fraction(random.randint(-4, 4), 4) for _ in range(layout.count)]
+        y = [Fraction(random.randint(-4, 4), 4) for _ in range(4)]
+        x = [
+            z[base] + (z[place] if place != base else 0)
+            for place, base in zip(layout.places, layout.bases, strict=True)
+        ]
+        assert query.formula.holds(x, y) == whole.query.formula.holds(z, y)
+        assert layout.expand(np.array(z, float), np.float64).tolist() == [float(v) for v in x]
+    for _ in range(40):
+        x = [Fraction(random.randint(-4, 4), 4) for _ in range(6)]
+        own = [None] * layout.count
+        for value, place, base in zip(x, layout.places, layout.bases, strict=True):
+            own[place] = value if place == base else own[place]
+        for value, place, base in zip(x, layout.places, layout.bases, strict=True):
+            own[place] = value - own[base] if place != base else own[place]
+        stood_for = [
+            own[base] + (own[place] if place != base else 0)
+            for place, base in zip(layout.places, layout.bases, strict=True)
+        ]
+        if stood_for != x:
+            assert not query.formula.holds(x, [Fraction(0)] * 4)
+
+
+def test_an_input_above_another_is_that_one_and_a_step() -> None:
+    """Monotone networks are proved so: without the step, boxes would have to be as small as the tolerance."""
+    f = mlp([2, 6, 1], seed=3)
+    for tensor in f.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(np.abs(numpy_helper.to_array(tensor)), tensor.name))
+    lines = [
+        "(vnnlib-version <2.0>)",
+        "(declare-network f (declare-input X float32 [1,2]) (declare-output Y float32 [1,1]))",
+        "(declare-network g (equal-to f) (declare-input U float32 [1,2]) (declare-output V float32 [1,1]))",
+        *(f"(assert (and (>= {v}[0,{i}] -1.0) (<= {v}[0,{i}] 1.0)))" for v in "XU" for i in range(2)),
+        "(assert (<= X[0,0] U[0,0]))",
+        "(assert (== X[0,1] U[0,1]))",
+    ]
+    for condition, expected in (
+        ("(<= V[0,0] (- Y[0,0] 0.01))", "unsat"),
+        ("(>= V[0,0] (+ Y[0,0] 0.01))", "sat"),
+    ):
+        query = vnnlib.parse("\n".join([*lines, f"(assert {condition})"]), "p")
+        models = product.models_of(query, {"f": named(f, "f")}, "p")
+        whole = product.compile(query, models)
+        assert whole.query.inputs == 3
+        result = verify(whole.model, whole.query, timeout=20)
+        assert result.verdict == expected
+        if result.witness is not None:
+            assert product.check(query, models, whole.expand(result.witness.x))[0]
