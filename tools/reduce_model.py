@@ -106,7 +106,7 @@ def command(
 
     with interruptible() as stop:
         found = minimal.reduce(network, fails, seed=seed, stop=stop, progress=progress)
-    arguments: dict[str, object] = {"seed": seed, "fails": template or words or mismatch}
+    arguments: dict[str, object] = {"seed": seed, "fails": words or mismatch or "command"}
     onnx_model.add_provenance(found.proto, "reduce-model", arguments, network.sha256)
     onnx_model.write(found.proto, output)
     say(

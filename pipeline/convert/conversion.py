@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -30,13 +30,13 @@ class Converted:
     difference: float
     nodes_before: int
     differences: dict[str, float] = field(default_factory=dict)
-    source_notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What is to be known of the source, what could not be done, and what is no longer the same function."""
         wished = {"batch": "the batch is dynamic already", "batchnorm": "", "maxpool": "no MaxPool"}
-        notes = [*self.source_notes]
+        notes = [*self.remarks]
         notes += [
             f"no {_LONG.get(name, name)}: {self.passes[name]}"
             for name, fine in wished.items()
@@ -90,7 +90,7 @@ def convert(
         CheckFailed: in onnxruntime, on random inputs, a pass changes the result by more than `tolerance`.
     """
     if target is not None:
-        steps = passes.named(targets.passes_for(target))
+        steps = passes.named(targets.target(target).passes)
         if to_opset is not None:
             steps = [*(step for step in steps if step.name != "opset"), *passes.named(f"opset={to_opset}")]
     read = sources.read(source, options)
@@ -106,6 +106,9 @@ def convert(
     arguments: dict[str, object] = {"source": read.kind}
     if target is not None:
         arguments["for"] = target
+        if unread := targets.target(target).unread(result.proto):
+            remark = f"left is what {target} does not read: {', '.join(unread)}"
+            result = replace(result, remarks=(*result.remarks, remark))
     elif steps is not None:
         arguments["passes"] = [step.written for step in steps]
     else:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import onnx
+
 from secateur.formats.errors import InputError
 
 _CLEAN = "inputs,functions,constants,identity,dead"
@@ -20,10 +22,16 @@ _LAYERS = "noops,batchnorm,gemm,affine,transposes,affine"
 
 @dataclass(frozen=True)
 class Target:
-    """The passes for one verifier, and the facts that chose them."""
+    """The passes for one verifier, the facts that chose them, and the operators that it reads, where they are known."""
 
     passes: str
     because: str
+    reads: frozenset[str] = frozenset()
+
+    def unread(self, model: onnx.ModelProto) -> list[str]:
+        """The model's operators that the verifier does not read, as far as that is known."""
+        found = {node.op_type for node in model.graph.node}
+        return sorted(found - self.reads) if self.reads else []
 
 
 TARGETS: dict[str, Target] = {
@@ -33,6 +41,25 @@ TARGETS: dict[str, Target] = {
         "maraboupy 2.0.0 reads Gemm with a bias, MatMul, Add, Sub, plain Conv, BatchNormalization, Relu, LeakyRelu, "
         "Sigmoid, Tanh, MaxPool, Flatten, Reshape and nothing else; it misreads broadcast sums, x + x, Transpose, "
         "padded MaxPool, one-dimensional Conv and products of rank 3",
+        frozenset(
+            [
+                "Add",
+                "BatchNormalization",
+                "Conv",
+                "Flatten",
+                "Gemm",
+                "LeakyRelu",
+                "MatMul",
+                "MaxPool",
+                "Relu",
+                "Reshape",
+                "Sigmoid",
+                "Squeeze",
+                "Sub",
+                "Tanh",
+                "Unsqueeze",
+            ]
+        ),
     ),
     "nnenum": Target(
         f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,subtract,{_LAST}",
@@ -56,6 +83,28 @@ TARGETS: dict[str, Target] = {
         f"{_CLEAN},{_STATIC},float32,opset=13,{_LAYERS},convolutions,maxpool,relus,affine,chain,transb,{_LAST}",
         "pyNeVer takes chains of Gemm, Conv, Relu, pools, Flatten: no arithmetic between layers; 1.3.2 takes a Gemm "
         "without transB for one with it",
+        frozenset(
+            [
+                "AveragePool",
+                "BatchNormalization",
+                "Celu",
+                "Conv",
+                "Dropout",
+                "Elu",
+                "Flatten",
+                "Gemm",
+                "LRN",
+                "LeakyRelu",
+                "MaxPool",
+                "Relu",
+                "Reshape",
+                "Sigmoid",
+                "Softmax",
+                "Tanh",
+                "Transpose",
+                "Unsqueeze",
+            ]
+        ),
     ),
     "matlab": Target(
         f"{_CLEAN},{_DYNAMIC},float32,opset=13,{_LAYERS},{_LAST}",
@@ -65,12 +114,12 @@ TARGETS: dict[str, Target] = {
 }
 
 
-def passes_for(verifier: str) -> str:
-    """The passes of a verifier, as `passes.named` takes them.
+def target(verifier: str) -> Target:
+    """What is known of a verifier.
 
     Raises:
-        InputError: a verifier that nothing is known of.
+        InputError: nothing is.
     """
     if verifier not in TARGETS:
         raise InputError(f"no passes are known for '{verifier}': expected one of {', '.join(TARGETS)}")
-    return TARGETS[verifier].passes
+    return TARGETS[verifier]

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from onnx import helper
 
 from factories import box_property, cnn, mlp
+from factories import model as network
 from secateur.formats import mask as masks
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import initializers
@@ -202,6 +204,14 @@ def test_convert_runs_chosen_passes_or_what_a_verifier_needs(invoke, dense, tmp_
     assert needed.exit_code == 0, needed.stderr
     found = onnx_model.read(str(tmp_path / "needed.onnx"))
     assert {node.op_type for node in found.graph.node} == {"Conv", "Relu", "Flatten", "Gemm"}
+
+
+def test_convert_says_what_a_verifier_will_not_read(invoke, tmp_path):
+    nodes = [helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("Floor", ["s"], ["y"])]
+    onnx_model.write(network(nodes, {}, ["N", 3], ["N", 3]), str(tmp_path / "net.onnx"))
+    result = invoke("convert", tmp_path / "net.onnx", "--for", "marabou", "-o", tmp_path / "out.onnx")
+    assert result.exit_code == 0
+    assert "left is what marabou does not read: Floor, Softmax" in result.stderr
 
 
 @pytest.mark.parametrize(
