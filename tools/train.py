@@ -260,16 +260,21 @@ def command(
     keep = mask.read(mask_source) if mask_source else None
     if initial is not None:
         model = rewound(model, onnx_model.read(initial), keep)
-    with progress(settings.epochs, "train") as step:
-        result = train(
-            model,
-            images,
-            settings,
-            mask=keep,
-            checkpoint=checkpoint,
-            early=early[0] if early else None,
-            progress=lambda epoch: step(_line(epoch), epoch.seconds),
-        )
+    try:
+        with progress(settings.epochs, "train") as step:
+            result = train(
+                model,
+                images,
+                settings,
+                mask=keep,
+                checkpoint=checkpoint,
+                early=early[0] if early else None,
+                progress=lambda epoch: step(_line(epoch), epoch.seconds),
+            )
+    except KeyboardInterrupt:
+        if checkpoint is not None:
+            say(f"stopped: the same command goes on from {checkpoint}")
+        raise
     if records is not None:
         lines = [json.dumps(epoch.to_dict(), sort_keys=True) + "\n" for epoch in result.history]
         streams.write_bytes(records, "".join(lines).encode())

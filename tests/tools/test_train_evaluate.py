@@ -13,6 +13,7 @@ from click.testing import Result
 from secateur.formats import dataset, mask, onnx_model
 from secateur.formats.mask import Mask
 from secateur.pipeline import onnxrt
+from secateur.pipeline.train.checkpoint import Checkpoint, Saved
 
 Invoke = Callable[..., Result]
 QUICK = ("--epochs", 1, "--batch-size", 200)
@@ -114,6 +115,24 @@ def test_a_ticket_from_early_weights(invoke: Invoke, tmp_path: Path) -> None:
     assert broken.exit_code == 1 and "are not zero" in broken.stderr
     other = invoke(*rewind, *QUICK, "--lr", 0.1, "--checkpoint", run, "-o", ticket)
     assert other.exit_code == 2 and "another training: other learning_rate" in other.stderr
+
+
+def test_an_interrupted_training_says_how_to_go_on(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoint.save
+
+    def interrupted(self: Checkpoint, epoch: int, saved: Saved) -> None:
+        save(self, epoch, saved)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", interrupted)
+    command = ("train", "digits_mlp", *QUICK, "--checkpoint", tmp_path / "run", "-o", tmp_path / "out.onnx")
+    result = invoke(*command)
+    assert result.exit_code != 0 and not (tmp_path / "out.onnx").exists()
+    assert f"the same command goes on from {tmp_path / 'run'}" in result.stderr
+    monkeypatch.undo()
+    assert invoke(*command).exit_code == 0
 
 
 def test_presets_give_way_to_options(invoke: Invoke, tmp_path: Path) -> None:

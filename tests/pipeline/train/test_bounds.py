@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +287,26 @@ def test_a_product_of_two_values_is_named() -> None:
     graph = TrainableGraph(onnx_model.from_proto(factories.model(nodes, weights, ["N", 3], ["N", 3])))
     with pytest.raises(UnsupportedError, match=r"square.*more than one argument depends"):
         trace(graph, torch.rand(2, 3))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["acasxu", "oval21", "sri_resnet_b", "safenlp"])
+def test_benchmark_networks_have_bounds(shared_data: Path, name: str) -> None:
+    files = sorted((shared_data / "benchmarks" / name).rglob("*.onnx*"), key=lambda file: file.stat().st_size)
+    graph = TrainableGraph(onnx_model.read(str(files[0])))
+    graph.double()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *graph.input_shape, generator=generator, dtype=torch.float64)
+    low, high = ball(x, 0.01)
+    with torch.no_grad():
+        run = trace(graph, x)
+        known = intervals(run, low, high)
+        rows = torch.eye(run.logits.shape[1], dtype=torch.float64)[:3].expand(2, -1, -1)
+        below, above = interval_rows(run, known, rows)
+        least = crown_rows(run, known, rows)
+        for _ in range(10):
+            point = low + (high - low) * torch.rand(x.shape, generator=generator, dtype=torch.float64).round()
+            values = graph(point).flatten(1)[:, :3]
+            slack = 1e-9 * values.abs().max()
+            assert (values >= below - slack).all() and (values <= above + slack).all()
+            assert (values >= least - slack).all()
