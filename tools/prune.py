@@ -79,7 +79,9 @@ def command(
 
     Weights of Conv, ConvTranspose, Gemm and MatMul with two or more dimensions are pruned; biases stay (but go
     with their channel). Exactly round(S·n) of n units go, ties in order of position: same model, arguments and
-    data, same bytes. How a model was pruned stands in its metadata: see `secateur inspect`.
+    data, same bytes. The result is compared in onnxruntime with the original whose graph multiplies its weights by the
+    mask, on random inputs and on some of --data (within 1e-4 of the largest output). How a model was pruned stands in
+    its metadata: see `secateur inspect`.
     """
     from secateur.formats import mask as masks
     from secateur.formats import onnx_model, streams

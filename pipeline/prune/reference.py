@@ -1,6 +1,7 @@
 """What a masked model must compute: the original whose graph multiplies its own weights by the mask.
 
-It is built beside the rewrite that it judges, shares no tensor with it, and leaves the zeroing to onnxruntime.
+It is built beside the rewrite that it judges, shares no tensor with it, and leaves the zeroing to onnxruntime (but that
+of large weights).
 """
 
 from __future__ import annotations
@@ -38,10 +39,8 @@ def judge(
         InputError: `real_inputs` have another number of elements.
         UnsupportedError: onnxruntime does not run the model.
     """
-    tolerance = TOLERANCE
-    return onnxrt.compare(
-        multiplied(model, mask), result, seed=seed, tolerance=tolerance, real_inputs=real_inputs
-    )
+    expected = multiplied(model, mask)
+    return onnxrt.compare(expected, result, seed=seed, tolerance=TOLERANCE, real_inputs=real_inputs)
 
 
 def multiplied(model: Model, mask: Mask) -> Model:
