@@ -13,7 +13,8 @@ _Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 @dataclass(frozen=True)
 class Estimate:
     """A mean with its 95 % interval. `kind`: "t" (Student's, over `count` seeds), "wilson" (Wilson's score interval of
-    one seed's share, over `count` images), or "" (one value of which nothing else is known: the interval is itself).
+    one seed's share, over `count` images), "paired" (a difference of shares, over `count` images), or "" (one value of
+    which nothing else is known: the interval is itself).
 
     `least` and `most` are the extreme seeds'.
     """

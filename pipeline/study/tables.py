@@ -113,7 +113,7 @@ def text(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
     ends = {
-        "t": f" ± {100 * estimate.half:.1f}",
+        **dict.fromkeys(("t", "paired"), f" ± {100 * estimate.half:.1f}"),
         "wilson": f" ({100 * estimate.lower:.1f}–{100 * estimate.upper:.1f})",
     }
     return f"{100 * estimate.value:.1f}{ends.get(estimate.kind, '')}"

@@ -225,6 +225,37 @@ def test_gains_are_paired_by_seed() -> None:
     assert alone.certified is not None and alone.certified.kind == "" and not alone.sure
 
 
+def test_gains_of_one_seed_are_paired_by_image() -> None:
+    """Of ten images two become certified and one no longer is: +10 %, Student's interval of these ten changes."""
+    proofs = ["ibp"] * 3 + ["undecided"] * 3 + ["wrong", "refuted", "crown", "complete"]
+    other = [
+        "refuted",
+        "ibp",
+        "crown",
+        "complete",
+        "alpha-crown",
+        "undecided",
+        "wrong",
+        "refuted",
+        "crown",
+        "ibp",
+    ]
+    records = [
+        {"method": method, "sparsity": sparsity, "seed": 0, "certified": share, "image_index": [*range(10)]}
+        | {"image_proof": settled}
+        for method, sparsity, share, settled in (("dense", 0.0, 0.5, proofs), ("imp", 0.5, 0.6, other))
+    ]
+    (found,) = gains.gains(points(records))
+    changes = [-1, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+    assert found.certified is not None and (found.certified.kind, found.certified.count) == ("paired", 10)
+    expected = stats.t.interval(0.95, 9, 0.1, stats.sem(changes))
+    assert (found.certified.lower, found.certified.upper) == pytest.approx(expected)
+    assert tables.text(found.certified).startswith("10.0 ± ") and not found.sure
+    records[1]["image_index"] = [*range(1, 11)]
+    (found,) = gains.gains(points(records))
+    assert found.certified is not None and found.certified.kind == ""
+
+
 def lines_of(points: Sequence[Point], name: str) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """What each panel of a figure draws: title -> label -> points of the line."""
     (drawing,) = [one for one in figures.drawings(points) if one.name == name]
