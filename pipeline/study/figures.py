@@ -70,7 +70,8 @@ def _accuracy(points: Sequence[Point], looks: dict[str, Look]) -> Drawing | None
         figure,
         "Accuracy against sparsity",
         "Mean over seeds; bands reach from the least to the largest seed (of one seed, the table has the interval over "
-        "images), the dashed line is the dense net. Standard: all test images. Certified: right, and proved that no image within ε is classified otherwise.",
+        "images), the dashed line is the dense net. Standard: all test images. Certified: right, and proved that no "
+        "image within ε is classified otherwise.",
         "Line charts of accuracy against sparsity. "
         + _said(points, [("accuracy", "standard"), (by or "", "certified")]),
     )
