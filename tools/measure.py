@@ -33,6 +33,18 @@ def _labels(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
     return labels
 
 
+def _list_columns(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from secateur.formats.measurements import COLUMNS
+        from secateur.pipeline.measures import GROUPS
+
+        for name, meaning in GROUPS.items():
+            click.echo(f"--only {name:17} {meaning}")
+        for name, column in COLUMNS.items():
+            click.echo(f"{name:24} {column.meaning}")
+        ctx.exit()
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -42,6 +54,14 @@ Examples:
   secateur report records.jsonl -o report.html"""
 )
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option(
+    "--list",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_list_columns,
+    help="List what can be measured, and the columns of records.",
+)
 @common.data_option
 @common.split_option
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images of the data.")

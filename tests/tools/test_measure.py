@@ -57,6 +57,14 @@ def test_records_are_written_and_what_is_there_is_not_measured_again(
     assert dense["transfer_accuracy"] == dense["pgd_accuracy"]
 
 
+def test_the_columns_are_listed(invoke: Invoke) -> None:
+    out = invoke("measure", "--list")
+    assert out.exit_code == 0
+    lines = out.stdout.splitlines()
+    assert any(line.startswith("--only alpha-crown ") for line in lines)
+    assert {line.split()[0] for line in lines if not line.startswith("--")} == set(measurements.COLUMNS)
+
+
 def test_only_some_measures_as_json(invoke: Invoke, folder: Path) -> None:
     out = invoke("measure", "dense.onnx", "--data", "data.npz", *QUICK, "--only", "accuracy,size", "--json")
     assert out.exit_code == 0, out.stderr
