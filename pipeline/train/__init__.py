@@ -1,1 +1,1 @@
-"""train"""
+"""Training ONNX graphs in place: objectives, bounds to train with, the loop, checkpoints, presets."""
