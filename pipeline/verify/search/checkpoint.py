@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,14 +70,10 @@ def save(path: str, work: Work, made_for: Mapping[str, str]) -> None:
     }
     left = work.left
     if left is not None:
-        progress = left.progress
         header |= {"region": left.region, "effort": left.effort}
-        header |= {"searched": progress.domains, "undecided": progress.undecided}
-        arrays |= _numpy("store", progress.store.rows())
-        arrays |= _numpy("part", {f"{i}/lower": part.lower for i, part in enumerate(progress.parts)})
-        arrays |= _numpy("part", {f"{i}/upper": part.upper for i, part in enumerate(progress.parts)})
-        for clause, conflicts in progress.conflicts.items():
-            arrays |= {f"learnt/{clause}/{name}": array for name, array in conflicts.arrays().items()}
+        header |= _saved(left.progress, "", arrays)
+        if left.progress.neurons is not None:
+            header["neurons"] = _saved(left.progress.neurons, "neurons-", arrays)
         for side, name in enumerate(("lower", "upper")):
             arrays |= _numpy("node", {f"{p}/{name}": pair[side] for p, pair in left.nodes.values.items()})
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -109,17 +106,39 @@ def load(path: str, work: Work, made_for: Mapping[str, str], box: Box, limit: in
         work.layers = tuple(LayerStability(*layer) for layer in header["layers"])
     if "region" in header:
         region, device = header["region"], box.lower.device
-        values, parts = (_pairs(arrays, name, device) for name in ("node", "part"))
-        progress = Progress(header["searched"], undecided=header["undecided"], store=Store(limit))
-        rows = {
-            name.removeprefix("store/"): array for name, array in arrays.items() if name.startswith("store/")
-        }
-        if rows:
-            progress.store.put(**_tensors(rows, device))
-        progress.conflicts = {i: Conflicts.of(learnt) for i, learnt in _grouped(arrays, "learnt").items()}
-        progress.parts = [Box(*parts[i]) for i in sorted(parts)]
+        values = _pairs(arrays, "node", device)
+        progress = _loaded(header, "", arrays, device, limit)
+        if "neurons" in header:
+            part = None if limit is None else limit // 2
+            progress.neurons = _loaded(header["neurons"], "neurons-", arrays, device, part)
         nodes = NodeBounds(box[region : region + 1], values)
         work.left = Left(region, nodes, progress, header["effort"])
+
+
+def _saved(progress: Progress, prefix: str, arrays: Arrays) -> dict[str, object]:
+    """Add to `arrays`, under names that begin with `prefix`, what a search has left open; the rest is returned."""
+    arrays |= _numpy(f"{prefix}store", progress.store.rows())
+    arrays |= _numpy(f"{prefix}part", {f"{i}/lower": part.lower for i, part in enumerate(progress.parts)})
+    arrays |= _numpy(f"{prefix}part", {f"{i}/upper": part.upper for i, part in enumerate(progress.parts)})
+    for clause, conflicts in progress.conflicts.items():
+        arrays |= {f"{prefix}learnt/{clause}/{name}": array for name, array in conflicts.arrays().items()}
+    return {"searched": progress.domains, "undecided": progress.undecided}
+
+
+def _loaded(
+    header: Mapping[str, Any], prefix: str, arrays: Arrays, device: torch.device, limit: int | None
+) -> Progress:
+    """What `_saved` has kept."""
+    progress = Progress(header["searched"], undecided=header["undecided"], store=Store(limit))
+    start = f"{prefix}store/"
+    rows = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+    if rows:
+        progress.store.put(**_tensors(rows, device))
+    learnt = _grouped(arrays, f"{prefix}learnt")
+    progress.conflicts = {clause: Conflicts.of(each) for clause, each in learnt.items()}
+    parts = _pairs(arrays, f"{prefix}part", device)
+    progress.parts = [Box(*parts[i]) for i in sorted(parts)]
+    return progress
 
 
 def _read(path: str) -> Arrays:

@@ -217,7 +217,7 @@ class Progress:
     A search goes on from what is open here (by a search of the same kind, on the same problem and bounds), and begins
     at the root where nothing is. `store`: its open domains; `parts`: boxes that `input_split` has not begun, the last
     of which `store` belongs to; `conflicts`: what `conflict_split` has learnt about each clause; `undecided`: some
-    leaf could be decided neither way.
+    leaf could be decided neither way; `neurons`: how far the search over neurons is that takes turns with this one.
     """
 
     domains: int = 0
@@ -226,8 +226,9 @@ class Progress:
     store: Store = field(default_factory=Store)
     parts: list[Box] = field(default_factory=list)
     conflicts: dict[int, Conflicts] = field(default_factory=dict)
+    neurons: Progress | None = None
 
     @property
     def open(self) -> bool:
         """Whether anything is left open."""
-        return bool(len(self.store) or self.parts)
+        return bool(len(self.store) or self.parts or (self.neurons is not None and self.neurons.open))

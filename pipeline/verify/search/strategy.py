@@ -40,6 +40,12 @@ CUT_NUMBERS = 200_000
 EASY, CONFLICT_SHARE = 3_000, 0.9
 """Where linear programs promise more: domains before them, and then their share of the time left."""
 
+FEW_NEURONS = 64
+"""Up to so many neurons left on a box of few inputs, neurons are split in turn with the box."""
+
+FIRST_TURN, NEURON_TURN = 2_000, 8
+"""Boxes of the first turn; a turn over the neurons has this many times fewer domains, which cost as many times more."""
+
 CUT_SHARE = 0.4
 """The part of the time left for cutting arguments where the input has few dimensions too, before its box is split."""
 
@@ -148,14 +154,17 @@ def _solve(
             return outcome
     if root.few:
         numbers = (len(folded.inputs) + 1) * sum(node.size for node in folded.graph.nodes)
-        return input_split.solve(
+        split = partial(
+            input_split.solve,
             folded,
             clauses,
             batch=max(1, min(INPUT_BATCH, scaled(INPUT_NUMBERS) // numbers)),
-            expired=deadline.passed,
             suspect=suspect,
             progress=progress,
         )
+        if not 0 < sum(len(kept) for _, kept in folded.neurons.values()) <= FEW_NEURONS:
+            return split(expired=deadline.passed)
+        return _in_turns(split, Problem(rows, direct, constant, folded), suspect, progress, deadline)
     return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, domains)
 
 
@@ -209,6 +218,53 @@ def _split_neurons(
         limit = deadline.within(CONFLICT_SHARE * deadline.left)
         outcome = conflict_split.solve(problem, expired=limit.passed, suspect=suspect, progress=progress)
     return split(expired=deadline.passed) if outcome == "unknown" else outcome
+
+
+def _in_turns(
+    split_inputs: Callable[..., str],
+    problem: Problem,
+    suspect: Callable[[Tensor, int], bool],
+    progress: Progress,
+    deadline: Deadline,
+) -> str:
+    """Branch and bound over the inputs and over the neurons in turns, each twice as long as the last.
+
+    Where little is lacking on most of the box (the difference of two networks that are nearly the same), boxes would
+    have to be tiny; neurons that are few have few sets of signs. Which it is shows only in the search.
+    """
+    limit = progress.store.limit
+    other = progress.neurons or Progress(store=Store(None if limit is None else limit // 2))
+    progress.neurons = other
+    turn = FIRST_TURN
+
+    def ended(progress: Progress, most: int) -> Callable[[], bool]:
+        most += progress.domains
+        return lambda: progress.domains >= most or deadline.passed()
+
+    while True:
+        if len(progress.store) or progress.parts or not progress.domains:
+            outcome = split_inputs(expired=ended(progress, turn))
+            if outcome != "unknown":
+                return outcome
+        if other.undecided and not other.open:
+            return "unknown"
+        before = other.domains
+        outcome = relu_split.solve(
+            problem,
+            first=FIRST_SCHEDULE,
+            schedule=NEURON_SCHEDULE,
+            batch=_batch(problem.layout.total),
+            expired=ended(other, turn // NEURON_TURN),
+            suspect=suspect,
+            progress=other,
+        )
+        progress.domains += other.domains - before
+        if outcome != "unknown":
+            return outcome
+        progress.bound = max(progress.bound, other.bound)
+        if deadline.passed():
+            return "unknown"
+        turn *= 2
 
 
 def refinable(root: Root) -> bool:
