@@ -173,9 +173,8 @@ class _Seed:
         settings = self.recipe.settings(self.seed, pruning.regulariser, again=True, device=self.device)
         models: list[Model] = []
         keep: Mask | None = None
-        if (
-            pruning.regulariser and name in self.recipe.methods
-        ):  # the dense network that its rounds began with
+        wanted = name in self.recipe.methods
+        if wanted and pruning.regulariser:  # the dense network that its rounds began with
             self.found({**self.dense_records[pruning.regulariser], "method": name}, False)
         for number in range(1, len(pruning.course) + 1):
             place = folder.place(name, number)
@@ -184,7 +183,7 @@ class _Seed:
             origin = early if pruning.then == "rewind" else scored
             ticket, held = self._prune(place, pruning, number, scored, origin, keep)
             model = self._train(place, ticket, held, settings)
-            if name in self.recipe.methods:
+            if wanted:
                 made = {
                     "regulariser": pruning.regulariser,
                     "granularity": pruning.granularity,
