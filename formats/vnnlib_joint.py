@@ -121,6 +121,20 @@ def stepped(formula: Formula, bases: Mapping[int, int], lower: Floats, upper: Fl
     return And((*ranges, rewritten(formula)))
 
 
+def simplified(formula: Formula) -> Formula:
+    """The formula without what holds anyway (an input equals itself), and with conjunctions that lie in one another as
+    one: other verifiers read little else than a list of assertions."""
+    if isinstance(formula, Atom):
+        constant = not formula.inputs and not formula.outputs
+        return And(()) if constant and formula.holds((), ()) else formula
+    parts = [simplified(part) for part in formula.parts]
+    if isinstance(formula, Or):
+        if And(()) in parts:
+            return And(())
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+    return And(tuple(inner for part in parts for inner in (part.parts if isinstance(part, And) else (part,))))
+
+
 def joint_regions(formula: Formula, inputs: int, outputs: int, name: str) -> tuple[Region, ...]:
     """As `regions`, with what is known of one input known of all that equal it.
 

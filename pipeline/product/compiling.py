@@ -22,8 +22,8 @@ from onnx import helper
 from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
-from secateur.formats.query import NO_BOUNDS, Network, Query
-from secateur.formats.vnnlib_joint import equal_inputs, ordered_inputs, renamed, stepped
+from secateur.formats.query import NO_BOUNDS, And, Network, Query
+from secateur.formats.vnnlib_joint import equal_inputs, ordered_inputs, renamed, simplified, stepped
 from secateur.formats.vnnlib_normalise import regions
 from secateur.pipeline import onnxrt
 from secateur.pipeline.product.graph import Layout, build, input_type
@@ -71,12 +71,13 @@ def compile(query: Query, models: Sequence[Model]) -> Product:
         proto, "product of " + ", ".join(network.name for network in query.networks)
     )
     _compare(query, models, model, layout)
+    short = simplified(formula)
     flat = replace(
         query,
         version="1.0",
         networks=(Network.flat(count, query.outputs),),
         bounds=NO_BOUNDS,
-        others=(formula,),
+        others=short.parts if isinstance(short, And) else (short,),
         regions=known,
     )
     return Product(model, flat, layout)

@@ -242,3 +242,15 @@ def test_an_input_above_another_is_that_one_and_a_step() -> None:
         assert result.verdict == expected
         if result.witness is not None:
             assert product.check(query, models, whole.expand(result.witness.x))[0]
+
+
+def test_the_products_property_is_a_plain_list_of_assertions() -> None:
+    """An assertion a line, none that is always true: what verifiers with small readers know."""
+    f = named(mlp([3, 6, 2], seed=4), "f")
+    query = twins(0.25, 0.5)
+    whole = product.compile(query, [f, named(mlp([3, 6, 2], seed=5), "g")])
+    lines = [line for line in vnnlib.to_text(whole.query).splitlines() if line.startswith("(assert")]
+    assert lines[:3] == ["(assert (>= X_0 -0.5))", "(assert (<= X_0 0.5))", "(assert (>= X_1 -0.5))"]
+    assert len(lines) == 7 and lines[6] == (
+        "(assert (or (<= (- Y_2 Y_0) -0.25) (<= (- Y_0 Y_2) -0.25) (<= (- Y_3 Y_1) -0.25) (<= (- Y_1 Y_3) -0.25)))"
+    )
