@@ -53,7 +53,7 @@ def test_from_nothing_to_a_benchmark_that_runs(
     assert invoke("benchmark", "new", "mine", "--network", "net.onnx").exit_code == 0
     script = Path("mine/generate_properties.py")
     script.write_text(script.read_text().replace("IMAGES = 10", "IMAGES = 40"))  # few of which it gets right
-    made = invoke("benchmark", "generate", "mine", 3, "--twice")
+    made = invoke("benchmark", "generate", "mine", 3)
     assert made.exit_code == 0, made.stderr
     assert "mine/1.0/instances.csv" in made.stderr and "mine/2.0/instances.csv" in made.stderr
     checked = invoke("benchmark", "check", "mine", "--run", 1, "--timeout", 20)
@@ -74,7 +74,10 @@ def test_from_nothing_to_a_benchmark_that_runs(
     assert invoke("benchmark", "check", "mine").exit_code == 0
 
 
-def test_a_sound_folder(folder: Path) -> None:
+def test_a_sound_folder(invoke: Invoke, folder: Path) -> None:
+    before = contents(folder)
+    assert invoke("benchmark", "generate", folder, 7, "--twice").exit_code == 0
+    assert contents(folder) == before
     assert found(folder) == []
     assert [line.timeout for line in instances.read(str(folder / "instances.csv"))] == [5, 7]
 
