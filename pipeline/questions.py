@@ -35,12 +35,13 @@ class Question:
 @dataclass(frozen=True)
 class How:
     """By which verifier questions are answered, and with what: `limits` are those of foreign verifiers, `memory`
-    (bytes) and `device` those of ours."""
+    (bytes), `device` and `branching` (see `verify.engine.BRANCHING`) those of ours."""
 
     verifier: str = "crown"
     device: str = "cpu"
     seed: int = 0
     memory: int | None = None
+    branching: str = "babsr"
     stop: Callable[[], bool] = never
     limits: Limits = field(default_factory=Limits)
 

@@ -58,7 +58,7 @@ def decide(model_source: str | Mapping[str, str], questions: Sequence[Question],
         reader = _Reader(models, questions, (time.perf_counter() - started) / max(1, len(asked)))
         engine = None
         if how.verifier == "crown" and "" in models:
-            engine = Engine(models[""], how.device, how.memory)
+            engine = Engine(models[""], how.device, how.memory, branching=how.branching)
         runner = None
         if (tool := how.tool) is not None and "" in models:
             runner = Runner(tool, Replay(models[""]), how.limits)
@@ -183,7 +183,7 @@ def _joint(reader: _Reader, i: int, query: Query, reading: float, how: How) -> A
     whole = product.compile(query, models)
     reading += time.perf_counter() - started
     if how.verifier == "crown":
-        engine = Engine(whole.model, how.device, how.memory)
+        engine = Engine(whole.model, how.device, how.memory, branching=how.branching)
         known = _Known([question], whole.query, reading)
         ((_, answer),) = _ladder(engine, known, [0], how)
     elif (tool := how.tool) is not None:

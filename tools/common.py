@@ -72,6 +72,14 @@ memory_option = click.option(
     "input region, replays."
     "  [default: 60 % of what is free on --device]",
 )
+branching_option = click.option(
+    "--branching",
+    type=click.Choice(["babsr", "fsb"]),
+    default="babsr",
+    show_default=True,
+    help="How the neuron to split is chosen: by an estimate of what its relaxation costs, or by trying the three that "
+    "cost most, which takes longer a domain.",
+)
 timeout_option = click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

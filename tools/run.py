@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from secateur.tools.common import (
+    branching_option,
     device_option,
     interruptible,
     memory_option,
@@ -60,6 +61,7 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N instances.")
 @device_option
 @memory_option
+@branching_option
 @click.option(
     "--state",
     "state_dir",
@@ -83,6 +85,7 @@ def command(
     limit: int | None,
     device: str,
     memory: int | None,
+    branching: str,
     state_dir: str | None,
     seed: int,
     threads: int | None,
@@ -118,7 +121,7 @@ def command(
             for record in campaign.run(
                 plan.pending,
                 results,
-                How(device=device, seed=seed, memory=memory, stop=stop, limits=limits),
+                How(device=device, seed=seed, memory=memory, branching=branching, stop=stop, limits=limits),
                 witness_dir=witness_dir,
                 state_dir=state_dir,
                 log_dir=log_dir,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from secateur.tools.common import (
+    branching_option,
     device_option,
     emit_json,
     interruptible,
@@ -78,6 +79,7 @@ Examples:
 )
 @device_option
 @memory_option
+@branching_option
 @click.option(
     "--state",
     metavar="FILE",
@@ -103,6 +105,7 @@ def command(
     profile: bool,
     device: str,
     memory: int | None,
+    branching: str,
     state: str | None,
     seed: int,
     threads: int | None,
@@ -133,7 +136,7 @@ def command(
     compute.configure(device, threads)
     memory = compute.memory(device) if memory is None else memory
     limits = Limits(memory, threads or os.cpu_count() or 1, verifier_args)
-    how = How(device=device, seed=seed, memory=memory, limits=limits)
+    how = How(device=device, seed=seed, memory=memory, branching=branching, limits=limits)
     if len(names) > 1:
         if witness_file is not None or log is not None or profile:
             raise click.UsageError("--witness, --log and --profile go with one verifier")

@@ -78,10 +78,16 @@ WORTH_BEGINNING_ANEW = 0.99
 """The search begins anew on refined bounds where unstable neurons' intervals shrank to this, in sum."""
 
 
+BRANCHING = ("babsr", "fsb")
+"""How the neuron to split is chosen: by what its relaxation costs (see `bounding.branching`), or among the costliest
+three by trying (filtered smart branching, see `relu_split`)."""
+
+
 class Engine:
     """One network, ready for queries: lowered once, its fast copy and its onnxruntime session kept.
 
-    `memory`: about how many bytes a search may hold (None: as many as there are); see `memory.Budget`.
+    `memory`: about how many bytes a search may hold (None: as many as there are); see `memory.Budget`. `branching`: one
+    of `BRANCHING`, by which neurons are chosen to be split.
     """
 
     def __init__(
@@ -90,12 +96,14 @@ class Engine:
         device: str = "cpu",
         memory: int | None = None,
         *,
+        branching: str = "babsr",
         graph: BoundGraph | None = None,
         replay: Replay | None = None,
     ) -> None:
         started = time.perf_counter()
         self.model = model
         self.device = torch.device(device)
+        self.branching, self.filtered = branching, branching == "fsb"
         self.graph: BoundGraph = (graph or lower(model)).to(torch.float64, device)
         self.fast = self.graph.to(torch.float32, device)
         # Convolutions are bounded where they are folded, each instance for itself (see `fold.fold_and_bound`).
@@ -139,7 +147,14 @@ class Engine:
         graph = lower_to_logits(self.model)
         if graph is None:
             return None
-        return Engine(self.model, str(self.device), self.budget.memory, graph=graph, replay=self.replay)
+        return Engine(
+            self.model,
+            str(self.device),
+            self.budget.memory,
+            branching=self.branching,
+            graph=graph,
+            replay=self.replay,
+        )
 
     def engine_for(self, query: Query) -> Engine:
         """This engine, or `logits`."""
@@ -337,7 +352,7 @@ class Engine:
         if region == 0:
             work.layers = layer_stability(self.graph, nodes)
         work.left = Left(region, nodes, Progress(store=Store(self.budget.half)), effort)
-        return Root(nodes, folded, None, few=False)
+        return Root(nodes, folded, None, few=False, filtered=self.filtered)
 
     def _plain(self, work: Work, region: int, box: Box, deadline: Deadline) -> NodeBounds:
         """CROWN bounds of a network that is not folded, and those of a region's clauses, without and with α: slopes
@@ -366,7 +381,7 @@ class Engine:
                 folded, nodes = fold_and_bound(self.graph, box, schedule, deadline.passed)
             else:
                 folded = fold(self.graph, nodes)
-            return Root(nodes, folded, None, few)
+            return Root(nodes, folded, None, few, self.filtered)
         if nodes is None and known is not None and cost(self.graph) > DEAREST_SLOPES:
             nodes = known
         if nodes is None:

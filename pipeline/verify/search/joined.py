@@ -122,7 +122,10 @@ def join(members: Sequence[Problem]) -> Joined:
         direct = _stacked_rows([pad(each, (0, width - each.shape[2])) for each in own], 0.0)
     counts = torch.tensor([len(member.constant) for member in members], device=rows.device)
     owner = torch.arange(len(members), device=rows.device).repeat_interleave(counts)
-    joined = Joined(rows, direct, constant, _padded(folds), members[0].dtype, tuple(members), owner)
+    first = members[0]
+    joined = Joined(
+        rows, direct, constant, _padded(folds), first.dtype, first.filtered, tuple(members), owner
+    )
     joined.places = tuple(_places(joined, member) for member in members)
     return joined
 

@@ -116,13 +116,15 @@ def certified_linear(
 
 @dataclass
 class Problem(Clauses):
-    """One instance's clauses on a network folded to ReLUs, and its two number types.
+    """One instance's clauses on a network folded to ReLUs, and its two number types. `filtered`: the costliest neurons
+    of a domain are tried before one of them is split.
 
     What ends in `_of` is for a batch of domains of the given clauses (B,): of several instances, see `joined`.
     """
 
     folded: Folded
     dtype: torch.dtype = torch.float32
+    filtered: bool = False
     fast: BoundGraph = field(init=False)
     layout: Layout = field(init=False)
 

@@ -206,6 +206,8 @@ def bounded(
         coefficients = {p: a[kept] for p, a in coefficients.items()}
         x = x[kept]
     domains["neuron"] = _neurons(problem, domains, coefficients, x)
+    if problem.filtered and len(domains["clause"]):
+        domains["neuron"] = _tried(problem, domains)
     progress.store.put(**domains)
     return False
 
@@ -240,6 +242,38 @@ def _neurons(
     useful = contradiction.amax(1, keepdim=True) > 0
     costs[beyond] = torch.where(useful, contradiction, costs[beyond])
     return costliest(costs)
+
+
+def _tried(problem: Problem, domains: dict[str, Tensor]) -> Tensor:
+    """The neurons to split of open domains, (B, L), in the order of what splitting them gives: first the one whose
+    worse part has the best bound.
+
+    That bound is what one substitution with the domain's own multipliers gives, β = 0 for the new constraint: filtered
+    smart branching (De Palma et al. 2021, "Improved branch and bound for neural network verification via Lagrangian
+    decomposition"), which BaBSR's scores filter for.
+    """
+    neuron = domains["neuron"]
+    count = 2 * neuron.shape[1]
+    names = ("clause", "signs", "multipliers", "weights", "low", "high")
+    parts = {name: domains[name].repeat_interleave(count, 0) for name in names if name in domains}
+    tried = neuron.repeat_interleave(2, 1).view(-1, 1).clamp(min=0)
+    side = torch.tensor([[1], [-1]], dtype=torch.int8, device=neuron.device).repeat(len(tried) // 2, 1)
+    clause = parts["clause"]
+    signs, multipliers = parts["signs"].scatter(1, tried, side), parts["multipliers"].scatter(1, tried, 0.0)
+    rows = problem.specification(clause, problem.dtype).combined(parts["weights"])
+    graph = problem.fast_of(clause)
+    linear = backward(
+        graph,
+        problem.relaxations(clause, signs, problem.dtype, _tight(parts)),
+        graph.output,
+        rows.rows,
+        problem.layout.split(multipliers.unsqueeze(1)),
+        direct=rows.direct,
+    )
+    bound = linear.minimum(problem.box_of(clause, problem.dtype))
+    bound = bound if rows.constant is None else bound + rows.constant
+    worse = bound.view(*neuron.shape, 2).clamp(max=0).amin(2).masked_fill(neuron < 0, -torch.inf)
+    return neuron.gather(1, torch.argsort(worse, dim=1, descending=True, stable=True))
 
 
 def _tighten(

@@ -97,7 +97,7 @@ def _branch_joined(
             assert work.left is not None
             wheres.append(work.open(work.left.region))
             problems = work.problems[wheres[-1]]
-            problem = Problem(*specification(problems, root.folded), root.folded)
+            problem = Problem(*specification(problems, root.folded), root.folded, filtered=root.filtered)
             members.append(Member(problem, work.left.progress, _judge(root, work, problems, replay)))
         layers = zip(*(member.problem.layout.sizes.values() for member in members), strict=True)
         search(
@@ -164,8 +164,16 @@ def _solve(
         )
         if not 0 < sum(len(kept) for _, kept in folded.neurons.values()) <= FEW_NEURONS:
             return split(expired=deadline.passed)
-        return _in_turns(split, Problem(rows, direct, constant, folded), suspect, progress, deadline)
-    return _split_neurons(Problem(rows, direct, constant, folded), suspect, progress, deadline, domains)
+        return _in_turns(
+            split,
+            Problem(rows, direct, constant, folded, filtered=root.filtered),
+            suspect,
+            progress,
+            deadline,
+        )
+    return _split_neurons(
+        Problem(rows, direct, constant, folded, filtered=root.filtered), suspect, progress, deadline, domains
+    )
 
 
 def _judge(root: Root, work: Work, problems: SubProblems, replay: Replay) -> Callable[[Tensor, int], bool]:

@@ -52,13 +52,15 @@ class Root:
     """A network made ready for the search of one box.
 
     `nodes` are the bounds of the original's nodes, `inner` those of the nodes of `folded.graph` where that is not
-    folded (see `embed`) and else None; `few`: it has so few inputs that the box is split instead of neurons.
+    folded (see `embed`) and else None; `few`: it has so few inputs that the box is split instead of neurons;
+    `filtered`: see `problem.Problem`.
     """
 
     nodes: NodeBounds
     folded: Folded
     inner: NodeBounds | None
     few: bool
+    filtered: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,8 @@ from torch import Tensor
 from factories import box_property
 from nets import mlp
 from problems import grid, instance, problem_of
+from secateur.formats import vnnlib
+from secateur.pipeline.verify import engine
 from secateur.pipeline.verify.bounding.branching import costliest
 from secateur.pipeline.verify.bounding.optimise import optimise
 from secateur.pipeline.verify.bounding.relaxation import Schedule
@@ -148,3 +151,43 @@ def test_out_of_reach_of_the_clause_a_contradiction_is_looked_for() -> None:
     cost = torch.where(unstable[:first], cost, -1.0)
     assert cost.max() > 0
     assert chosen.tolist() == costliest(cost).tolist()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_filtered_branching_splits_first_what_helps_the_worse_part_most(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the costliest neurons, tried one by one here."""
+    monkeypatch.setattr(relu_split, "TIGHTENED_NUMBERS", 0)
+    problem = instance(seed)
+    problem.filtered = True
+    layout, clause = problem.layout, torch.tensor([0])
+    signs = torch.zeros(1, layout.total, dtype=torch.int8)
+    progress = Progress()
+    new = {"clause": clause, "signs": signs, "weights": problem.weights()}
+    relu_split.bounded(problem, new, None, Schedule(3), lambda: False, lambda *_: False, progress)
+    for row in range(len(progress.store)):
+        domain = {name: values[row : row + 1] for name, values in progress.store.rows().items()}
+        worse = []
+        for neuron in [n for n in domain["neuron"][0].tolist() if n >= 0]:
+            bounds = []
+            for sign in (1, -1):
+                child, multipliers = domain["signs"].clone(), domain["multipliers"].clone()
+                child[0, neuron], multipliers[0, neuron] = sign, 0.0
+                bounds.append(float(problem.certified(clause, domain["weights"], child, multipliers)))
+            worse.append(min(0.0, *bounds))
+        assert worse and all(worse[0] >= other - 1e-4 for other in worse)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filtered_branching_decides_as_the_other_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FEW_INPUTS", 0)
+    monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
+    model = mlp(seed, 4, (10, 8), 1)
+    x = np.random.default_rng(seed).uniform(-1, 1, (20_000, 4))
+    most = float(engine.Engine(model).replay.outputs(x).max())
+    for margin, expected in ((0.05, "unsat"), (-0.05, "sat")):
+        text = box_property([-1.0] * 4, [1.0] * 4, 1, f"(>= Y_0 {most + margin * (1 + abs(most))!r})")
+        filtered = engine.Engine(model, branching="fsb")
+        (result,) = filtered.verify([vnnlib.parse(text, "p")], timeout=60)
+        assert result.verdict == expected
