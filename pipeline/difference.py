@@ -25,7 +25,7 @@ from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import NO_BOUNDS, And, Atom, Network, Query
 from secateur.pipeline import onnxrt, product
-from secateur.pipeline.convert import library
+from secateur.pipeline.convert.passes import library
 
 Floats = NDArray[np.float32]
 

@@ -19,7 +19,7 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import InputError, SecateurError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert.passes import Pass
+from secateur.pipeline.convert.passes.table import Pass
 from secateur.pipeline.dispatch.process import run
 from secateur.pipeline.minimal import Failure
 from secateur.pipeline.onnxrt import Array

@@ -11,7 +11,7 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import batch, constants, downward, opset
+from secateur.pipeline.convert.passes import batch, constants, downward, opset
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,7 +13,8 @@ from secateur.tools.source import reading, source_options
 def _list(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted or ctx.resilient_parsing:
         return
-    from secateur.pipeline.convert import passes, targets
+    from secateur.pipeline.convert import targets
+    from secateur.pipeline.convert.passes import table as passes
 
     rows = [("pass", "by", "what it does", "needs")]
     rows += [(row.written, row.origin, row.summary, row.needs) for row in passes.PASSES.values()]
@@ -107,7 +108,8 @@ def command(
     if words is not None and (opset or fold_batchnorm):
         raise click.UsageError("--passes names all passes: say opset=N and batchnorm there")
     from secateur.formats import onnx_model, streams
-    from secateur.pipeline.convert import convert, passes
+    from secateur.pipeline.convert import convert
+    from secateur.pipeline.convert.passes import table as passes
 
     streams.check_destination(output, binary=True)
     result = convert(

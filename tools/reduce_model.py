@@ -85,7 +85,7 @@ def command(
         raise click.UsageError("--matches goes with --fails")
     from secateur.formats import onnx_model, streams
     from secateur.pipeline import failures, minimal
-    from secateur.pipeline.convert import passes
+    from secateur.pipeline.convert.passes import table as passes
 
     streams.check_destination(output, binary=True)
     network = onnx_model.read(model)

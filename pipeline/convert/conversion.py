@@ -10,9 +10,10 @@ import onnx
 from secateur.formats import onnx_model
 from secateur.formats.errors import SecateurError
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert import passes, sources, targets
+from secateur.pipeline.convert import sources, targets
 from secateur.pipeline.convert.judge import Judge
-from secateur.pipeline.convert.passes import Pass
+from secateur.pipeline.convert.passes import table as passes
+from secateur.pipeline.convert.passes.table import Pass
 from secateur.pipeline.convert.sources import UNTOLD, Options, Source
 
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ import onnx
 
 from secateur.formats.errors import CheckFailed, SecateurError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert.passes import Pass
+from secateur.pipeline.convert.passes.table import Pass
 from secateur.pipeline.onnxrt import Array, Function
 
 _ELEMENTS = 2**18  # of inputs, in all samples together

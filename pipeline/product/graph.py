@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Network, Query
-from secateur.pipeline.convert import opset
+from secateur.pipeline.convert.passes import opset
 from secateur.pipeline.product.declarations import shape_of
 
 

@@ -27,7 +27,7 @@ from secateur.formats.dataset import Dataset
 from secateur.formats.errors import UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import opset
+from secateur.pipeline.convert.passes import opset
 from secateur.pipeline.properties import boxes
 from secateur.pipeline.properties.boxes import Balls, Box, Pixels
 from secateur.pipeline.properties.numbers import Number, at_least_zero, float32, in_name

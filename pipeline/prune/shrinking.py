@@ -13,7 +13,7 @@ from onnx import TensorProto
 from secateur.formats import onnx_model
 from secateur.formats.onnx_model import Model, in_parts
 from secateur.pipeline import onnxgraph, onnxrt
-from secateur.pipeline.convert import constants, dead, inputs
+from secateur.pipeline.convert.passes import constants, dead, inputs
 from secateur.pipeline.prune import layers, views
 from secateur.pipeline.prune.blocks import regroup
 from secateur.pipeline.prune.channels import folding

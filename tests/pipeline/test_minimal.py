@@ -18,7 +18,8 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import failures, minimal, onnxrt
-from secateur.pipeline.convert import passes, relus
+from secateur.pipeline.convert.passes import relus
+from secateur.pipeline.convert.passes import table as passes
 
 
 def has(*kinds: str) -> minimal.Failure:

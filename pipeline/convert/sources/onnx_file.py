@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from secateur.formats import onnx_model
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import float32
+from secateur.pipeline.convert.passes import float32
 from secateur.pipeline.convert.sources.source import Array, Content, Format, Function, Options, Source
 
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from secateur.formats.errors import InputError, UnsupportedError
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert import dead
+from secateur.pipeline.convert.passes import dead
 from secateur.pipeline.convert.sources.source import Array, Content, Format, Options, Source, line
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert import dead
+from secateur.pipeline.convert.passes import dead
 from secateur.pipeline.prune.channels.follow import Flow
 from secateur.pipeline.prune.channels.ledger import Indices, Slot, Spread, Value
 from secateur.pipeline.prune.channels.network import Array, Shape

@@ -14,7 +14,7 @@ from factories import mlp, model
 from secateur.formats import onnx_parts
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import downward, opset
+from secateur.pipeline.convert.passes import downward, opset
 
 Constants = dict[str, Any]
 

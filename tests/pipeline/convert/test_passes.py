@@ -14,20 +14,19 @@ from secateur.formats import onnx_model
 from secateur.formats.errors import CheckFailed, UnsupportedError
 from secateur.formats.onnx_model import initializers
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import (
+from secateur.pipeline.convert import conversion, sources
+from secateur.pipeline.convert.passes import (
     batch,
     batchnorm,
     constants,
-    conversion,
     dead,
     flatten,
     identity,
     inputs,
     opset,
-    passes,
     shapes,
-    sources,
 )
+from secateur.pipeline.convert.passes import table as passes
 
 
 def operators(proto: onnx.ModelProto) -> list[str]:

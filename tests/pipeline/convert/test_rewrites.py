@@ -15,7 +15,9 @@ from onnx import TensorProto
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import initializers
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert import conversion, passes, relus, targets
+from secateur.pipeline.convert import conversion, targets
+from secateur.pipeline.convert.passes import relus
+from secateur.pipeline.convert.passes import table as passes
 from secateur.pipeline.convert.sources import Source
 
 

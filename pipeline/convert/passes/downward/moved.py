@@ -7,8 +7,8 @@ import onnx
 from onnx import helper
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.downward.resizing import resized
-from secateur.pipeline.convert.downward.rewriter import Rewriter, optional, without
+from secateur.pipeline.convert.passes.downward.resizing import resized
+from secateur.pipeline.convert.passes.downward.rewriter import Rewriter, optional, without
 from secateur.pipeline.onnxgraph import attribute
 
 # --- down to 13 -------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.editing import Array, Editor
+from secateur.pipeline.convert.passes.editing import Array, Editor
 from secateur.pipeline.onnxgraph import attribute
 
 _POOLS = ("AveragePool", "GlobalAveragePool")

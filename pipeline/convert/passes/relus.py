@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.editing import Editor
+from secateur.pipeline.convert.passes.editing import Editor
 from secateur.pipeline.onnxgraph import attribute
 
 _FAR = 1024.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from secateur.pipeline import onnxgraph, onnxrt
-from secateur.pipeline.convert.downward.rewriter import Rewriter, without
+from secateur.pipeline.convert.passes.downward.rewriter import Rewriter, without
 from secateur.pipeline.onnxgraph import attribute
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline.convert.editing import Editor, is_float
+from secateur.pipeline.convert.passes.editing import Editor, is_float
 from secateur.pipeline.onnxgraph import attribute
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.downward.rewriter import Adapter, Rewriter, optional
+from secateur.pipeline.convert.passes.downward.rewriter import Adapter, Rewriter, optional
 from secateur.pipeline.onnxgraph import attribute
 
 

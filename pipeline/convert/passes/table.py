@@ -10,7 +10,7 @@ from types import ModuleType
 import onnx
 
 from secateur.formats.errors import InputError
-from secateur.pipeline.convert import (
+from secateur.pipeline.convert.passes import (
     affine,
     attributes,
     batch,

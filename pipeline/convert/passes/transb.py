@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.editing import Editor
+from secateur.pipeline.convert.passes.editing import Editor
 from secateur.pipeline.onnxgraph import attribute
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.editing import Editor
+from secateur.pipeline.convert.passes.editing import Editor
 
 _KINDS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 

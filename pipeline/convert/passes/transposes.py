@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.editing import Editor
+from secateur.pipeline.convert.passes.editing import Editor
 from secateur.pipeline.onnxgraph import attribute
 
 _UNARY = frozenset(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.editing import Editor, is_float
+from secateur.pipeline.convert.passes.editing import Editor, is_float
 
 
 def check(model: onnx.ModelProto) -> str | None:

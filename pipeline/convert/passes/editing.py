@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from secateur.formats import onnx_parts
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert import dead
+from secateur.pipeline.convert.passes import dead
 
 Shape = tuple[int | None, ...]
 Array = NDArray[np.generic]

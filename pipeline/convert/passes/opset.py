@@ -15,7 +15,7 @@ from onnx import version_converter
 from secateur.formats import onnx_parts
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert import downward
+from secateur.pipeline.convert.passes import downward
 
 _LOWEST = 7  # what onnxruntime still runs
 _PLACED = 11  # since then Resize says how it places samples

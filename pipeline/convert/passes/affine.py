@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from secateur.pipeline.convert.editing import Editor, Shape, is_float
+from secateur.pipeline.convert.passes.editing import Editor, Shape, is_float
 from secateur.pipeline.onnxgraph import attribute, label
 
 Floats = NDArray[np.float64]

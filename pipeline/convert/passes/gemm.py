@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.editing import Array, Editor, is_float
+from secateur.pipeline.convert.passes.editing import Array, Editor, is_float
 from secateur.pipeline.onnxgraph import attribute
 
 

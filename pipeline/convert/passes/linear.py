@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from secateur.formats.errors import UnsupportedError
 from secateur.pipeline import onnxrt
-from secateur.pipeline.convert.editing import Array, Editor
+from secateur.pipeline.convert.passes.editing import Array, Editor
 from secateur.pipeline.onnxgraph import attribute, label
 
 Floats = NDArray[np.float64]

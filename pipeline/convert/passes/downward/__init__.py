@@ -10,8 +10,8 @@ from __future__ import annotations
 import onnx
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.downward import composed, moved
-from secateur.pipeline.convert.downward.rewriter import Adapter, Rewriter, dropping
+from secateur.pipeline.convert.passes.downward import composed, moved
+from secateur.pipeline.convert.passes.downward.rewriter import Adapter, Rewriter, dropping
 
 __all__ = ["ADAPTERS", "lower"]
 

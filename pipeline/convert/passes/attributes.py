@@ -12,7 +12,7 @@ from typing import Any
 import onnx
 
 from secateur.pipeline import onnxgraph
-from secateur.pipeline.convert.editing import Editor
+from secateur.pipeline.convert.passes.editing import Editor
 from secateur.pipeline.onnxgraph import attribute
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx
 
 from secateur.formats.errors import InputError
-from secateur.pipeline.convert import dead
+from secateur.pipeline.convert.passes import dead
 
 
 def check(model: onnx.ModelProto, names: str) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from secateur.pipeline.convert.editing import Editor, Shape
+from secateur.pipeline.convert.passes.editing import Editor, Shape
 
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Max", "Min")
 
