@@ -29,7 +29,7 @@ def test_the_folder_is_sound() -> None:
 
 
 def test_the_digits_properties_are_made_anew(generator: ModuleType, tmp_path: Path) -> None:
-    """Without data of others: the same text, and the same product networks, bit by bit."""
+    """The same text, and the same product networks, bit by bit."""
     family = generator.FAMILIES[0]
     data = dataset.load(dataset.DIGITS, "test")
     found = list(generator.asked(family, FOLDER / "2.0" / "onnx", data, SEED))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
+
+import numpy as np
 
 from secateur.formats import dataset
 from secateur.formats.dataset import Dataset
@@ -14,15 +14,14 @@ from secateur.formats.dataset import Dataset
 @dataclass(frozen=True)
 class Family:
     """A dense network and its pruned relatives: `radius` is that of adversarial training and of properties, `images`
-    how many test images have properties, `limit` how many training images are used."""
+    how many test images have properties; `enlarged`: see `enlarged`."""
 
     name: str
-    data: str
     architecture: str
     radius: Fraction
     epochs: int
     images: int
-    limit: int
+    enlarged: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Variant:
 
 
 FAMILIES = (
-    Family("digits_mlp", "digits", "digits_mlp", Fraction(1, 16), 30, 4, 1400),
-    Family("digits_cnn", "digits", "digits_cnn", Fraction(1, 16), 20, 4, 1400),
-    Family("mnist_mlp", "mnist", "digits_mlp", Fraction(3, 100), 10, 4, 20_000),
+    Family("digits_mlp", "digits_mlp", Fraction(1, 16), 30, 4),
+    Family("digits_cnn", "digits_cnn", Fraction(1, 16), 20, 4),
+    Family("digits28_mlp", "digits_mlp", Fraction(1, 16), 30, 4, enlarged=True),
 )
 VARIANTS = (
     Variant("magnitude50", "magnitude", 0.5),
@@ -50,10 +49,13 @@ VARIANTS = (
 )
 
 
-def data_of(family: Family, split: str) -> Dataset | None:
-    """The family's images; None where they are not at hand (only scikit-learn's digits always are)."""
-    limit = family.limit if split == "train" else None
-    if family.data == dataset.DIGITS:
-        return dataset.load(dataset.DIGITS, split, limit)
-    path = Path(os.environ.get("SECATEUR_DATA", ""), "datasets", f"{family.data}.npz")
-    return dataset.load(str(path), split, limit) if path.is_file() else None
+def data_of(family: Family, split: str) -> Dataset:
+    """The family's images: scikit-learn's digits, as they are or at MNIST's size."""
+    data = dataset.load(dataset.DIGITS, split)
+    return enlarged(data) if family.enlarged else data
+
+
+def enlarged(data: Dataset) -> Dataset:
+    """Images [n, 1, 8, 8] as [n, 1, 28, 28]: every pixel three by three, and a black frame of two, as MNIST has one."""
+    images = data.images.repeat(3, axis=2).repeat(3, axis=3)
+    return replace(data, images=np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2))))

@@ -1,8 +1,7 @@
 """Trains the families anew: `python generate_networks.py SEED`; the networks lie in `2.0/onnx`.
 
-A family is a dense network and what pruning makes of it; each pruned network is trained on. MNIST is read from
-`$SECATEUR_DATA/datasets/mnist.npz` (arrays x_train, y_train, x_test, y_test); without it the digits' families alone are
-made, and MNIST's stay as they are. The same seed gives the same bytes on the same machine.
+A family is a dense network and what pruning makes of it; each pruned network is trained on. The same seed gives the same
+bytes on the same machine.
 """
 
 from __future__ import annotations
@@ -71,9 +70,6 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
         data, test = data_of(family, "train"), data_of(family, "test")
-        if data is None or test is None:
-            print(f"{family.name} stays as it is: no {family.data} data (set SECATEUR_DATA)", file=sys.stderr)
-            continue
         start = starting_model(family.architecture, data, seed)
         made = Made(family, data, trained(start, data, family, family.epochs, seed), seed)
         for name, model in [("dense", made.dense), *((one.name, made.variant(one)) for one in VARIANTS)]:
