@@ -1,7 +1,7 @@
 """Trains the families anew: `python generate_networks.py SEED`; the networks lie in `2.0/onnx`.
 
-A family is a dense network and what pruning makes of it; each pruned network is trained on. The same seed gives the same
-bytes on the same machine.
+A family is a dense network and what pruning makes of it; each pruned network is trained on. The same seed gives the
+same bytes on the same machine.
 """
 
 from __future__ import annotations
