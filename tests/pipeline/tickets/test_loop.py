@@ -200,34 +200,36 @@ def contents(folder: Path) -> dict[str, bytes | list[dict[str, Any]]]:
     return found
 
 
-def killed(folder: Path, after: float) -> bool:
-    """Run in a child that is killed (SIGKILL) after so many seconds; whether it was before its end."""
+def killed(folder: Path, files: int, after: float) -> bool:
+    """Run in a child that is killed (SIGKILL) `after` seconds from when the folder has so many files; whether it was
+    before its end."""
     child = os.fork()
     if not child:
         try:
             loop.run(str(folder), KILLED)
         finally:
             os._exit(0)
+    while len(list(folder.rglob("*"))) < files and not os.waitid(
+        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
+    ):
+        time.sleep(0.002)
     time.sleep(after)
     os.kill(child, signal.SIGKILL)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def kill_and_resume(folder: Path, times: int, seed: int) -> None:
-    started = time.monotonic()
     loop.run(str(folder / "whole"), KILLED)
-    needed = time.monotonic() - started
     moments = random.Random(seed)
-    stopped = 0
-    for _ in range(times):
-        stopped += killed(folder / "killed", moments.uniform(0.02, 1.2 * needed / times))
+    files = sorted(moments.sample(range(1, len(list((folder / "whole").rglob("*"))) - 4), times))
+    stopped = sum(killed(folder / "killed", count, moments.uniform(0, 0.05)) for count in files)
     assert stopped >= times / 2
     loop.run(str(folder / "killed"), KILLED)
     assert contents(folder / "killed") == contents(folder / "whole")
 
 
 def test_killed_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
-    kill_and_resume(tmp_path, 3, seed=int.from_bytes(os.urandom(4)))
+    kill_and_resume(tmp_path, 3, seed=0)
 
 
 @pytest.mark.slow
