@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -201,21 +202,17 @@ def contents(folder: Path) -> dict[str, bytes | list[dict[str, Any]]]:
 
 
 def killed(folder: Path, files: int, after: float) -> bool:
-    """Run in a child that is killed (SIGKILL) `after` seconds from when the folder has so many files; whether it was
-    before its end."""
-    child = os.fork()
-    if not child:
-        try:
-            loop.run(str(folder), KILLED)
-        finally:
-            os._exit(0)
-    while len(list(folder.rglob("*"))) < files and not os.waitid(
-        os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT
-    ):
+    """Run in a process that is killed (SIGKILL) `after` seconds from when the folder has so many files, and more than
+    it had; whether it was before its end."""
+    here = Path(__file__).parent
+    code = f"import sys; sys.path[:0] = {[str(here), str(here.parents[1])]}; import test_loop as test; "
+    process = subprocess.Popen([sys.executable, "-c", f"{code}test.loop.run({str(folder)!r}, test.KILLED)"])
+    files = max(files, len(list(folder.rglob("*"))) + 1)
+    while process.poll() is None and len(list(folder.rglob("*"))) < files:
         time.sleep(0.002)
     time.sleep(after)
-    os.kill(child, signal.SIGKILL)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 def kill_and_resume(folder: Path, times: int, seed: int) -> None:
