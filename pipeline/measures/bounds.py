@@ -80,6 +80,7 @@ def climb(
     """
     own, wanted = engine.engine_for(query), tightness or {}
     problems = subproblems([query])
+    assert len(problems.boxes.lower) == 1, "the bounds of one box say nothing of another"
     nodes, found = None, None
     for method in methods:
         if found and method not in wanted:

@@ -254,8 +254,8 @@ def _in_turns(
             outcome = split_inputs(expired=ended(progress, turn))
             if outcome != "unknown":
                 return outcome
-        if other.undecided and not other.open:
-            return "unknown"
+        if other.undecided and not other.open:  # neurons alone cannot decide it
+            return split_inputs(expired=deadline.passed) if progress.store or progress.parts else "unknown"
         before = other.domains
         outcome = relu_split.solve(
             problem,

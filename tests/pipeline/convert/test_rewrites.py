@@ -16,6 +16,7 @@ from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import initializers
 from secateur.pipeline import onnxrt
 from secateur.pipeline.convert import conversion, targets
+from secateur.pipeline.convert.judge import Judge
 from secateur.pipeline.convert.passes import relus
 from secateur.pipeline.convert.passes import table as passes
 from secateur.pipeline.convert.sources import Source
@@ -423,6 +424,15 @@ def test_a_batch_is_fixed_and_sizes_follow():
     assert [dim.dim_value for dim in result.graph.input[0].type.tensor_type.shape.dim] == [2, 4]
     assert [dim.dim_value for dim in result.graph.output[0].type.tensor_type.shape.dim] == [2, 3]
     assert "fixed to 2 already" in str(passes.named("batch=1")[0].check(result))
+
+
+@pytest.mark.parametrize("batch", [3, 500])
+def test_a_batch_that_samples_do_not_fill_is_compared_too(batch):
+    (step,) = passes.named(f"batch={batch}")
+    proto, other = (gemm(Net(["N", 4], seed=seed), 4, 3).model() for seed in (0, 1))
+    assert Judge(proto, 0, 1e-5).step(step.rewrite(proto), step) <= 1e-5
+    with pytest.raises(CheckFailed, match=f"batch={batch}"):
+        Judge(proto, 0, 1e-5).step(step.rewrite(other), step)
 
 
 def test_outputs_that_are_not_wanted_go():

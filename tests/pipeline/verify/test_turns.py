@@ -16,6 +16,7 @@ from secateur.pipeline.queue import decide
 from secateur.pipeline.verify import engine
 from secateur.pipeline.verify.engine import Engine
 from secateur.pipeline.verify.search import strategy
+from secateur.pipeline.verify.search.problem import Progress
 from secateur.pipeline.verify.search.work import Work
 
 
@@ -78,3 +79,15 @@ def test_stopped_in_any_turn_the_search_goes_on(tmp_path: Path, monkeypatch: pyt
             both += "store/bound" in file.files and "neurons-store/bound" in file.files
     assert answer.result.verdict == "unsat" and both > 1
     assert domains == sorted(set(domains)) and len(domains) > 4
+
+
+def test_where_neurons_cannot_decide_boxes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undecided(*_: object, progress: Progress, **__: object) -> str:
+        progress.undecided = True
+        return "unknown"
+
+    monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
+    monkeypatch.setattr(strategy, "FIRST_TURN", 1)
+    monkeypatch.setattr(strategy.relu_split, "solve", undecided)
+    verdict, domains = searched(twins(0), 0.1, 12_000)
+    assert verdict == "unsat" and domains > 2
