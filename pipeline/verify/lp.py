@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,11 +112,27 @@ def _solver(
     if integer is not None:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
         program.integrality_ = [kinds[int(flag)] for flag in integer]
-    solver = highspy.Highs()
-    solver.setOptionValue("output_flag", False)
+    solver = _quiet()()
     solver.setOptionValue("random_seed", seed)
     solver.passModel(program)
     return solver
+
+
+@cache
+def _quiet() -> type[highspy.Highs]:
+    """HiGHS without a word on standard output: since 1.16 it greets while it is made, turning its callbacks on."""
+    import highspy
+
+    class Quiet(highspy.Highs):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.silent()
+
+        def enableCallbacks(self) -> None:
+            self.silent()
+            super().enableCallbacks()
+
+    return Quiet
 
 
 def _solution(solver: highspy.Highs) -> Solution:
