@@ -17,7 +17,7 @@ from secateur.formats.instances import Instance
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.formats.verdict import VERDICTS, Record
-from secateur.pipeline import dispatch, onnxrt, queue
+from secateur.pipeline import certifying, dispatch, onnxrt, queue
 from secateur.pipeline.questions import Answer, Failure, How, Question, fingerprint, joined, sources
 from secateur.pipeline.verify import api
 
@@ -51,20 +51,26 @@ def verify_files(
     state: str | None = None,
     witness_file: str | None = None,
     log: str | None = None,
+    certificate: str | None = None,
 ) -> Record:
     """Verify a property file of a model file. Reading counts towards `timeout` and the record's seconds.
 
     Several networks are named as `f=a.onnx,g=b.onnx`. The witness of a `sat` is written to `witness_file`, when given;
     the record holds that file's name. With a `state` file the search goes on from it, and leaves it when time is over
-    or `how.stop` says so (see `queue`). What a foreign verifier printed goes to `log`.
+    or `how.stop` says so (see `queue`). What a foreign verifier printed goes to `log`. The certificate of an
+    `unsat` is written to `certificate`, when given (see `certifying`).
     """
-    for file in (witness_file, log):
+    for file in (witness_file, log, certificate):
         if file is not None:
             streams.check_destination(file)
     if streams.STREAM in sources(model_source).values() and property_source == streams.STREAM:
         raise InputError("the model and the property cannot both come from standard input")
-    question = Question(property_source, timeout, state=state, log=log)
-    ((_, answer),) = queue.decide(model_source, [question], how)
+    answer: Answer | Failure
+    if certificate is not None:
+        answer = certifying.decide(model_source, property_source, timeout, certificate, how)
+    else:
+        question = Question(property_source, timeout, state=state, log=log)
+        ((_, answer),) = queue.decide(model_source, [question], how)
     if isinstance(answer, Failure):
         raise answer.error
     names = streams.display_name(model_source), streams.display_name(property_source)

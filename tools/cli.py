@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "attack": "Search for an input that violates a property.",
         "bounds": "Bound the outputs over a property's input region.",
         "verify": "Decide whether a property can be violated.",
-        "check": "Check a witness exactly, in onnxruntime.",
+        "check": "Check a witness, or a certificate of 'unsat'.",
         "verifiers": "List, install and examine verifiers; what ours understands.",
     },
     "Studies": {

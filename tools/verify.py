@@ -44,6 +44,7 @@ Examples:
   secateur verify net.onnx prop.vnnlib --timeout 120 --witness bad_input.txt
   secateur shrink net.onnx | secateur verify - prop.vnnlib --json
   secateur verify net.onnx prop.vnnlib --exit-verdict; test $? -eq 10 && echo proved
+  secateur verify net.onnx prop.vnnlib --certificate proof.npz
   secateur verify net.onnx prop.vnnlib --verifier crown,marabou --disagreement /tmp/who-is-wrong
   secateur verify net.onnx prop.vnnlib --verifier crown,neuralsat --portfolio
   secateur verify f=dense.onnx,g=pruned.onnx twins.vnnlib"""
@@ -67,6 +68,12 @@ Examples:
 )
 @click.option("--log", metavar="FILE", help="Where to write what a foreign verifier printed.")
 @click.option("--witness", "witness_file", metavar="FILE", help="Where to write the witness of a 'sat'.")
+@click.option(
+    "--certificate",
+    metavar="FILE",
+    help="Where to write the certificate of an 'unsat', which 'secateur check certificate' checks by other code. Of "
+    "ReLU networks; such a proof takes longer than the verdict alone.",
+)
 @click.option(
     "--exit-verdict", is_flag=True, help="Exit with 10 for unsat, 11 for sat, 12 for unknown or timeout."
 )
@@ -100,6 +107,7 @@ def command(
     disagreement: str,
     log: str | None,
     witness_file: str | None,
+    certificate: str | None,
     exit_verdict: bool,
     as_json: bool,
     profile: bool,
@@ -133,6 +141,10 @@ def command(
     names = [name for value in verifiers for name in dispatch.split(value)]
     if state is not None and names != ["crown"]:
         raise click.UsageError(f"the verifier {', '.join(names)} leaves no --state")
+    if certificate is not None and (names != ["crown"] or state is not None):
+        raise click.UsageError(
+            "a --certificate is written by the verifier crown alone, in one run without --state"
+        )
     compute.configure(device, threads)
     memory = compute.memory(device) if memory is None else memory
     limits = Limits(memory, threads or os.cpu_count() or 1, verifier_args)
@@ -154,6 +166,7 @@ def command(
                 state=state,
                 witness_file=witness_file,
                 log=log,
+                certificate=certificate,
             )
         finally:  # a profiler that listens when the process ends crashes it
             if sampler is not None:

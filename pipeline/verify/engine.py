@@ -174,7 +174,7 @@ class Engine:
         deadline = Deadline(seconds, lambda: any(work.stop() for work in works))
         some_inputs = any(self._few(work.problems.boxes[:1]) for work in works)
         effort = QUICK if self.convolutional or some_inputs else FIRST
-        self._attack(works, None, effort, seed, deadline)
+        self.attack(works, None, effort, seed, deadline)
         if not self.convolutional:
             self._crown(still_open(works), deadline)
 
@@ -220,7 +220,7 @@ class Engine:
     def _few(self, box: Box) -> bool:
         return len(free_inputs(box)) <= FEW_INPUTS
 
-    def _attack(
+    def attack(
         self, works: list[Work], region: int | None, effort: Effort, seed: int, deadline: Deadline
     ) -> None:
         """Attack the open sub-problems (of a region) of works without a verdict, all in one batch."""
@@ -291,7 +291,7 @@ class Engine:
             if shared is None and not (root.few or self.convolutional):
                 strategy.branch(root, work, self.replay, deadline, domains=BURST)
             brief = deadline.within(ATTACK_SHARE * deadline.left)
-            self._attack(still_open([work]), region, THOROUGH, seed + 1, brief)
+            self.attack(still_open([work]), region, THOROUGH, seed + 1, brief)
         refinable = strategy.refinable(root) and not self.convolutional
         if resumed and refinable:  # first what had been begun, or short runs would never end any of it
             self._branch(root, work, deadline)

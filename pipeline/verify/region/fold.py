@@ -221,7 +221,7 @@ class _Folding:
             matrices = {0: bias.new_zeros(size, len(self.kept[0]))}
         parts: list[int] = []
         for source, matrix in matrices.items():
-            operation = _operation(matrix, None if parts else bias)
+            operation = affine_map(matrix, None if parts else bias)
             parts.append(len(self.nodes))
             self.nodes.append(Node(f"{name}/{len(parts)}", operation, (self.place[source],), (size,)))
         if len(parts) > 1:
@@ -239,7 +239,7 @@ class _Folding:
         self._append(output, matrices, self.fixed.new_zeros(size), magnitude)
 
 
-def _operation(matrix: Tensor, bias: Tensor | None) -> Affine:
+def affine_map(matrix: Tensor, bias: Tensor | None) -> Affine:
     """The map, in the form that is multiplied fastest."""
     if matrix.numel() > SPARSE_FROM and int(torch.count_nonzero(matrix)) < SPARSE_SHARE * matrix.numel():
         return Sparse.of(matrix, bias)
@@ -295,7 +295,7 @@ def refold(folded: Folded, bounds: NodeBounds) -> Folded:
         operation = node.operation
         if isinstance(operation, Dense | Sparse):
             weight = operation.weight.to_dense()[rows][:, kept[node.inputs[0]]]
-            operation = _operation(weight, None if operation.bias is None else operation.bias[rows])
+            operation = affine_map(weight, None if operation.bias is None else operation.bias[rows])
         place[position] = len(nodes)
         magnitudes[len(nodes)] = folded.magnitudes[position][:, rows]
         if position in folded.neurons:

@@ -68,7 +68,7 @@ def close(problem: Problem, clause: int, signs: Tensor, suspect: Callable[[Tenso
     multipliers = torch.zeros(1, layout.total, dtype=double, device=device)
     if split:
         multipliers[0, torch.cat(split)] = duals[len(real) :]
-    return "unsat" if bool(problem.certified(which, weights, signs, multipliers) > 0) else "unknown"
+    return "unsat" if bool(problem.refuted(which, weights, signs, multipliers)) else "unknown"
 
 
 def _elastic(

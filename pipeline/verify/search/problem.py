@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -119,8 +120,12 @@ class Problem(Clauses):
     """One instance's clauses on a network folded to ReLUs, and its two number types. `filtered`: the costliest neurons
     of a domain are tried before one of them is split.
 
+    `tightened`: whether its neurons' bounds may be tightened domain by domain (see `relu_split`).
+
     What ends in `_of` is for a batch of domains of the given clauses (B,): of several instances, see `joined`.
     """
+
+    tightened: ClassVar[bool] = True
 
     folded: Folded
     dtype: torch.dtype = torch.float32
@@ -189,6 +194,17 @@ class Problem(Clauses):
         linear = self.certified_linear(clause, weights, signs, multipliers, bounds)
         bound = linear.minimum(self.box_of(clause, torch.float64))
         return (bound - gamma(16, bound) * bound.abs()).squeeze(1)
+
+    def refuted(
+        self,
+        clause: Tensor,
+        weights: Tensor,
+        signs: Tensor,
+        multipliers: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Whether these numbers refute the clauses on the domains, (B,); arguments as those of `certified`."""
+        return self.certified(clause, weights, signs, multipliers, bounds) > 0
 
     def certified_linear(
         self,

@@ -71,7 +71,7 @@ def solve(
         progress.undecided = not verdicts <= {"unsat"}
         return "sat" if "sat" in verdicts else "unknown" if progress.undecided else "unsat"
     tightening = None
-    if tightens(problem.folded):
+    if problem.tightened and tightens(problem.folded):
         tightening = Tightening(problem)
         batch = min(batch, TIGHTENED_BATCH)
     if not len(store):
@@ -181,8 +181,8 @@ def bounded(
     if closed.any():
         which = torch.nonzero(closed).flatten()
         there = None if tight is None else (tight[0][which], tight[1][which])
-        closed[which] = (
-            problem.certified(clause[which], weights[which], signs[which], multipliers[which], there) > 0
+        closed[which] = problem.refuted(
+            clause[which], weights[which], signs[which], multipliers[which], there
         )
     left = torch.nonzero(~closed).flatten()
     if not len(left):

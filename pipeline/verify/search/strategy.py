@@ -104,7 +104,7 @@ def _branch_joined(
             members,
             first=FIRST_SCHEDULE,
             schedule=NEURON_SCHEDULE,
-            batch=_batch(sum(map(max, layers))),
+            batch=batch_of(sum(map(max, layers))),
             most=domains,
             expired=deadline.passed,
         )
@@ -189,7 +189,7 @@ def _judge(root: Root, work: Work, problems: SubProblems, replay: Replay) -> Cal
     return suspect
 
 
-def _batch(neurons: int) -> int:
+def batch_of(neurons: int) -> int:
     """How many domains of so many neurons one batch takes."""
     return max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, neurons)))
 
@@ -207,7 +207,7 @@ def _split_neurons(
         problem,
         first=FIRST_SCHEDULE,
         schedule=NEURON_SCHEDULE,
-        batch=_batch(problem.layout.total),
+        batch=batch_of(problem.layout.total),
         suspect=suspect,
         progress=progress,
     )
@@ -261,7 +261,7 @@ def _in_turns(
             problem,
             first=FIRST_SCHEDULE,
             schedule=NEURON_SCHEDULE,
-            batch=_batch(problem.layout.total),
+            batch=batch_of(problem.layout.total),
             expired=ended(other, turn // NEURON_TURN),
             suspect=suspect,
             progress=other,

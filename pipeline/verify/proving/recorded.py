@@ -1,0 +1,150 @@
+"""The clauses of a region in a search by splitting neurons, where each leaf counts when the checker accepts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from secateur.formats.certificate import RegionProof
+from secateur.formats.query import Floats, Region
+from secateur.pipeline.certificate.folding import Columns, Slopes
+from secateur.pipeline.certificate.leaves import Bounds, Clauses, Leaves, bound_leaves, root_bounds
+from secateur.pipeline.certificate.lines import Folded as Checkable
+from secateur.pipeline.certificate.lines import Signs
+from secateur.pipeline.certificate.maps import Ints
+from secateur.pipeline.verify.search.problem import Problem
+
+ALPHA = 65535
+"""Slopes of leaves are multiples of 1/65535 in a certificate."""
+
+
+@dataclass
+class Recorder:
+    """Bounds leaves of a region as the checker will, and keeps those that it accepts."""
+
+    region: Region
+    folded: Checkable
+    columns: Columns
+    slopes: dict[int, Slopes]
+    clauses: Clauses = field(init=False)
+    boxes: list[Ints] = field(default_factory=list)
+    kept: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clauses = Clauses.of(self.region)
+        self.whole = root_bounds(self.folded)
+
+    def bounds(
+        self,
+        clause: Ints,
+        weights: Floats,
+        signs: Signs,
+        multipliers: Floats,
+        box: Ints | None = None,
+        lower: Floats | None = None,
+        upper: Floats | None = None,
+        within: Bounds | None = None,
+        *,
+        keep: bool,
+    ) -> Floats:
+        """The checker's bounds (L,) of leaves, of the numbers as a certificate has them; `keep`: those above 0 stay.
+
+        Without boxes it is the whole one. Signs and multipliers are (L, U), of the columns.
+        """
+        slopes = np.rint(np.where(signs != 0, 0.0, multipliers).clip(0, 1) * ALPHA).astype(np.uint16)
+        duals = np.where(signs != 0, multipliers, 0.0).clip(min=0).astype(np.float32)
+        few = weights[:, : self.clauses.outputs.shape[1]].clip(min=0).astype(np.float32)
+        leaves = Leaves(clause, signs, np.where(signs != 0, duals, slopes / ALPHA), few.astype(np.float64))
+        bound = bound_leaves(
+            self.folded,
+            self.columns,
+            self.clauses,
+            leaves,
+            self.folded.lower[None] if lower is None else lower,
+            self.folded.upper[None] if upper is None else upper,
+            self.whole if within is None else within,
+        )
+        if keep and (accepted := bound > 0).any():
+            own = np.zeros(len(clause), np.int64) if box is None else box
+            self.kept.append(tuple(each[accepted] for each in (own, clause, signs, slopes, duals, few)))
+        return bound
+
+    def proof(self, parent: Ints, axis: Ints, cut: Floats) -> RegionProof:
+        """What was kept, on these boxes."""
+        box, clause, signs, slopes, duals, weights = (
+            np.concatenate(each) for each in zip(*self.kept, strict=True)
+        )
+        leaf, neuron = np.nonzero(signs)
+        return RegionProof(
+            columns=self.columns,
+            slopes={k: (each.neurons, each.values) for k, each in self.slopes.items()},
+            parent=parent,
+            axis=axis,
+            cut=cut,
+            box=box,
+            clause=clause,
+            alpha=slopes,
+            weights=weights,
+            first=np.concatenate([[0], np.cumsum((signs != 0).sum(1))]),
+            neuron=neuron,
+            sign=signs[leaf, neuron],
+            beta=duals[leaf, neuron],
+        )
+
+
+@dataclass
+class Recorded(Problem):
+    """A region's clauses on the network as the checker has folded it (see `region.searchable`)."""
+
+    tightened: ClassVar[bool] = False
+
+    recorder: Recorder | None = None
+
+    def certified(
+        self,
+        clause: Tensor,
+        weights: Tensor,
+        signs: Tensor,
+        multipliers: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        return self._bounds(clause, weights, signs, multipliers, keep=False)
+
+    def refuted(
+        self,
+        clause: Tensor,
+        weights: Tensor,
+        signs: Tensor,
+        multipliers: Tensor,
+        bounds: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        return self._bounds(clause, weights, signs, multipliers, keep=True) > 0
+
+    def _bounds(
+        self, clause: Tensor, weights: Tensor, signs: Tensor, multipliers: Tensor, *, keep: bool
+    ) -> Tensor:
+        recorder = self.recorder
+        assert recorder is not None
+        columns = self.columns
+        bound = recorder.bounds(
+            clause.cpu().numpy(),
+            weights.double().cpu().numpy(),
+            signs[:, columns].to(torch.int8).cpu().numpy(),
+            multipliers[:, columns].double().cpu().numpy(),
+            keep=keep,
+        )
+        return torch.from_numpy(bound).to(clause.device)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """Where the columns are among all neurons."""
+        if not self.layout.sizes:
+            return torch.zeros(0, dtype=torch.long, device=self.rows.device)
+        low, high = self.bounds()
+        return torch.nonzero((low[0] < 0) & (high[0] > 0)).flatten()
