@@ -20,7 +20,7 @@ from secateur.formats.query import Floats
 from secateur.pipeline.certificate.boxes import narrowed
 from secateur.pipeline.certificate.folding import Columns, Slopes, fold
 from secateur.pipeline.certificate.leaves import Clauses, Leaves, bound_leaves, root_bounds, uncovered
-from secateur.pipeline.certificate.lines import Folded, Layer, Lines
+from secateur.pipeline.certificate.lines import Folded, Layer, Lines, Substitution
 from secateur.pipeline.certificate.network import Affine, Network, Relu
 from secateur.pipeline.certificate.reading import read
 
@@ -156,20 +156,28 @@ def test_bounds_hold_in_exact_arithmetic() -> None:
             (bound,) = bound_leaves(folded, columns, clauses, leaf, x[None], x[None], root_bounds(folded))
             assert Fraction(float(bound)) <= int(sign) * y
             naive += Fraction(float(sign * own.forward(x[None])[0, 0])) > int(sign) * y
-        z = [Fraction(v) for v in exact(model, x.tolist())]
-        assert Fraction(float(folded.outputs.low[0])) <= z[0] <= Fraction(float(folded.outputs.high[0]))
+        assert Fraction(float(folded.outputs.low[0])) <= y <= Fraction(float(folded.outputs.high[0]))
+        hidden = folded.layer(1)
+        lines = [None, Lines.of(hidden.low[None], hidden.high[None])]
+        start = Substitution.both_signs(folded.outputs, np.zeros((1, 1), np.int64))
+        low, minus_high = start.least(folded, lines, x[None], x[None])[0].tolist()
+        assert Fraction(low) <= y <= -Fraction(minus_high)
     assert naive > 5  # or the cases are too easy to show anything
 
 
-@given(
-    st.floats(-1e300, 1e300, allow_subnormal=True), st.floats(0, 1e300, allow_subnormal=True), st.floats(0, 1)
-)
-def test_the_upper_line_is_above_the_relu_in_exact_arithmetic(low: float, width: float, share: float) -> None:
-    high = low + width
-    line = Lines.of(np.array([[low]]), np.array([[high]]))
-    above, intercept = float(line.above.squeeze()), float(line.intercept.squeeze())
-    for z in (low, high, min(high, max(low, low + share * width))):
-        assert Fraction(above) * Fraction(z) + Fraction(intercept) >= max(Fraction(z), 0)
+def test_the_upper_line_is_above_the_relu_in_exact_arithmetic() -> None:
+    random = np.random.default_rng(0)
+    scale = 10.0 ** random.uniform(-300, 300, size=(1, 400))
+    low, high = -scale * random.random(scale.shape), scale * random.random(scale.shape)
+    line = Lines.of(low, high)
+    naive = 0
+    columns = (low[0], high[0], line.above[0, 0], line.intercept[0, 0], -line.above[0, 0] * low[0])
+    for row in np.stack(columns, 1).tolist():
+        least, most, slope, intercept, rounded = map(Fraction, row)
+        for z in (least, most):
+            assert slope * z + intercept >= max(z, Fraction(0))
+            naive += slope * z + rounded < max(z, Fraction(0))
+    assert naive > 100
 
 
 @given(st.data())
