@@ -55,8 +55,10 @@ def _substituted(
     most = int(unstable.sum(1).max(initial=0))
     if most == 0:
         return low, high
-    # Every box has its own neurons first; the rest repeats others harmlessly.
+    # Every box has its own neurons first. The rest are others, whose bounds stay: a box's bounds must not depend on
+    # which boxes it is bounded with.
     chosen = np.argsort(~unstable, axis=1, kind="stable")[:, :most]
+    used = np.take_along_axis(unstable, chosen, 1)
     low, high = low.copy(), high.copy()
     widest = max(len(each.bias) for each in folded.layers[1:] if each is not None)
     count = max(1, NEURONS // (2 * most * max(widest, len(folded.lower))))
@@ -67,8 +69,9 @@ def _substituted(
             for line in lines
         ]
         start = Substitution.both_signs(layer, chosen[part])
-        least = start.least(folded, own, lower[part], upper[part])
-        rows = np.arange(len(least))[:, None]
-        low[part][rows, chosen[part]] = np.fmax(low[part][rows, chosen[part]], least[:, :most])
-        high[part][rows, chosen[part]] = np.fmin(high[part][rows, chosen[part]], -least[:, most:])
+        least, _ = start.least(folded, own, lower[part], upper[part])
+        rows, own_used = chosen[part], used[part]
+        for side, better, found in ((low, np.fmax, least[:, :most]), (high, np.fmin, -least[:, most:])):
+            old = np.take_along_axis(side[part], rows, 1)
+            np.put_along_axis(side[part], rows, np.where(own_used, better(old, found), old), 1)
     return low, high

@@ -198,7 +198,7 @@ class _Region:
             part, own = which[first : first + size], place[first : first + size]
             lower, upper, *known = sides if len(boxes) == 1 else (side[own] for side in sides)
             bounds = list(zip(known[::2], known[1::2], strict=True))
-            bound = bound_leaves(
+            bound, _ = bound_leaves(
                 self.folded, self.columns, self.clauses, self._some(part), lower, upper, bounds
             )
             wrong = np.flatnonzero(~(bound > 0))

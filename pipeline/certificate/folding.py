@@ -223,7 +223,7 @@ class _Folding:
                     own = self._spread(slopes, rows[first : first + count], number)
                 lines.append(Lines.of(before.low[None], before.high[None], own))
             start = Substitution.both_signs(layer, part[None])
-            least = start.least(folded, lines, self.lower[None], self.upper[None])[0]
+            least = start.least(folded, lines, self.lower[None], self.upper[None])[0][0]
             low[part] = np.fmax(low[part], least[: len(part)])
             high[part] = np.fmin(high[part], -least[len(part) :])
         return Layer(layer.neurons, layer.maps, layer.bias, layer.margin, layer.size, low, high)

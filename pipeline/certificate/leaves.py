@@ -79,9 +79,10 @@ def bound_leaves(
     lower: Floats,
     upper: Floats,
     bounds: Bounds,
-) -> Floats:
+) -> tuple[Floats, Floats]:
     """Lower bounds (L,) of the leaves' combinations of rows, on boxes lower, upper (L or 1, n_in) where the neurons'
-    arguments are within `bounds`. A positive one refutes the leaf's clause where its signs are as they are."""
+    arguments are within `bounds`; and what was taken off them for rounding, (L,). A positive bound refutes the leaf's
+    clause where its signs are as they are."""
     with np.errstate(all="ignore"):
         lines: list[Lines | None] = [None]
         first = 0
@@ -103,10 +104,10 @@ def bound_leaves(
         constant = (weights * clauses.constant[clause]).sum(1)
         size = size + (weights * np.abs(clauses.constant[clause])).sum(1)
         start = Substitution.rows(folded, len(folded.layers) - 1, rows[:, None], direct)
-        least = start.least(folded, lines, lower, upper)[:, 0]
+        least, taken = (each[:, 0] for each in start.least(folded, lines, lower, upper))
         terms = 4 * (weights.shape[1] + len(folded.outputs.bias) + len(folded.lower) + 16)
-        result: Floats = least + constant - gamma(terms) * (size + np.abs(least))
-    return result
+        more = gamma(terms) * (size + np.abs(least))
+    return least + constant - more, taken + more
 
 
 def _combined(weights: Floats, rows: Floats, largest: Floats) -> tuple[Floats, Floats]:

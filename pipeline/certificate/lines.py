@@ -187,8 +187,11 @@ class Substitution:
             result = (flat @ matrix).reshape(*a.shape[:2], -1)
             self.pending[number] = self.pending[number] + result if number in self.pending else result
 
-    def least(self, folded: Folded, lines: Sequence[Lines | None], lower: Floats, upper: Floats) -> Floats:
-        """The least value (B, R), rounded down, on boxes lower, upper (B, n_in), by lines of the layers before."""
+    def least(
+        self, folded: Folded, lines: Sequence[Lines | None], lower: Floats, upper: Floats
+    ) -> tuple[Floats, Floats]:
+        """The least value (B, R), rounded down, on boxes lower, upper (B, n_in), by lines of the layers before; and
+        what was taken off for rounding, (B, R)."""
         for number in range(len(folded.layers) - 1, 0, -1):
             a = self.pending.pop(number, None)
             if a is None:
@@ -210,5 +213,5 @@ class Substitution:
             )
             bound = bound + (positive @ low + (a - positive) @ high)[:, :, 0]
             lost = lost + folded.gamma * (np.abs(a) @ largest)[:, :, 0]
-        result: Floats = bound - 2 * (lost + folded.gamma * np.abs(bound)) - folded.floor
-        return result
+        taken = 2 * (lost + folded.gamma * np.abs(bound)) + folded.floor
+        return bound - taken, taken

@@ -172,7 +172,7 @@ class Engine:
     def _begin(self, works: list[Work], seed: int) -> None:
         seconds = sum(work.timeout - work.seconds for work in works)
         deadline = Deadline(seconds, lambda: any(work.stop() for work in works))
-        some_inputs = any(self._few(work.problems.boxes[:1]) for work in works)
+        some_inputs = any(self.few(work.problems.boxes[:1]) for work in works)
         effort = QUICK if self.convolutional or some_inputs else FIRST
         self.attack(works, None, effort, seed, deadline)
         if not self.convolutional:
@@ -194,7 +194,7 @@ class Engine:
         begun: list[tuple[Root, Work]] = []
         for work in works:
             region = int(work.problems.region[work.open()[0]])
-            if not self._few(work.problems.boxes[torch.tensor([region])]) and not deadline.passed():
+            if not self.few(work.problems.boxes[torch.tensor([region])]) and not deadline.passed():
                 root = self._ready(work, region, deadline)
                 if root is not None:
                     begun.append((root, work))
@@ -217,7 +217,7 @@ class Engine:
         if not work.verdict:
             work.verdict = "timeout" if deadline.passed() else "unknown"
 
-    def _few(self, box: Box) -> bool:
+    def few(self, box: Box) -> bool:
         return len(free_inputs(box)) <= FEW_INPUTS
 
     def attack(
@@ -306,7 +306,7 @@ class Engine:
     def _ready(self, work: Work, region: int, deadline: Deadline) -> Root | None:
         """The network made ready for the search of a region, which begins or goes on; None where nothing is open."""
         box = self.shaped(work.problems.boxes[torch.tensor([region])])
-        few = self._few(box)
+        few = self.few(box)
         nodes = None if work.left is None else work.left.nodes
         known = None
         if nodes is None and not few and not self.graph.foldable:

@@ -21,11 +21,14 @@ from secateur.pipeline.certificate.lines import Layer
 from secateur.pipeline.certificate.network import Network
 from secateur.pipeline.verify.engine import ATTACK_SHARE, BURST, QUICK, ROOT_SCHEDULE, THOROUGH, Engine
 from secateur.pipeline.verify.pgd import inner_box, inside
+from secateur.pipeline.verify.proving import boxes
+from secateur.pipeline.verify.proving.boxes import Tree
 from secateur.pipeline.verify.proving.recorded import Recorded, Recorder
 from secateur.pipeline.verify.proving.region import optimised, searchable
 from secateur.pipeline.verify.search import relu_split
 from secateur.pipeline.verify.search.problem import Progress
 from secateur.pipeline.verify.search.strategy import (
+    FEW_NEURONS,
     FIRST_SCHEDULE,
     NEURON_SCHEDULE,
     batch_of,
@@ -76,31 +79,40 @@ def _region(
     def suspect(x: Tensor, clause: int) -> bool:
         return work.satisfied(engine.replay.check(work.query, inside(x.cpu().double(), inner).numpy()))
 
-    def searched(expired: Callable[[], bool]) -> str:
-        with spent("branch", work):
-            return relu_split.solve(
-                problem,
-                first=FIRST_SCHEDULE,
-                schedule=NEURON_SCHEDULE,
-                batch=batch_of(problem.layout.total),
-                expired=expired,
-                suspect=suspect,
-                progress=progress,
-            )
+    tree = Tree()
 
-    outcome = searched(lambda: progress.domains >= BURST or deadline.passed())
-    if outcome == "unknown" and progress.open:
+    def over_neurons(expired: Callable[[], bool]) -> str:
+        return relu_split.solve(
+            problem,
+            first=FIRST_SCHEDULE,
+            schedule=NEURON_SCHEDULE,
+            batch=batch_of(problem.layout.total),
+            expired=expired,
+            suspect=suspect,
+            progress=progress,
+        )
+
+    def over_boxes(expired: Callable[[], bool]) -> str:
+        return boxes.solve(problem, tree, expired=expired, suspect=suspect, progress=progress)
+
+    few = engine.few(search.box) and problem.layout.total > FEW_NEURONS
+    split, outcome = (over_boxes if few else over_neurons), "unknown"
+    if not few:
+        with spent("branch", work):
+            outcome = split(lambda: progress.domains >= BURST or deadline.passed())
+    if outcome == "unknown" and (few or progress.open):
         brief = deadline.within(ATTACK_SHARE * deadline.left)
         engine.attack([work], number, THOROUGH, seed + 1, brief)
         if not work.verdict:
-            outcome = searched(deadline.passed)
+            with spent("branch", work):
+                outcome = split(deadline.passed)
     work.domains += progress.domains
     if outcome != "unsat":
         if not work.verdict:
             work.improve(where, torch.full((len(where),), min(progress.bound, 0.0), dtype=torch.float64))
         return None
     work.improve(where, torch.full((len(where),), CLOSED, dtype=torch.float64))
-    return recorder.proof(np.array([-1]), np.array([-1]), np.zeros(1))
+    return recorder.proof(np.array(tree.parent), np.array(tree.axis), np.array(tree.cut))
 
 
 def _remembered(choose: Choice, slopes: dict[int, Slopes]) -> Choice:

@@ -24,6 +24,11 @@ ALPHA = 65535
 """Slopes of leaves are multiples of 1/65535 in a certificate."""
 
 
+SAFELY = 100
+"""A leaf counts when its bound is so many times what was taken off for rounding: on another machine, or in batches of
+another size, sums are rounded otherwise, and the check must still hold."""
+
+
 @dataclass
 class Recorder:
     """Bounds leaves of a region as the checker will, and keeps those that it accepts."""
@@ -53,7 +58,8 @@ class Recorder:
         *,
         keep: bool,
     ) -> Floats:
-        """The checker's bounds (L,) of leaves, of the numbers as a certificate has them; `keep`: those above 0 stay.
+        """The checker's bounds (L,) of leaves, of the numbers as a certificate has them, those too near 0 at
+        most 0; `keep`: the others stay.
 
         Without boxes it is the whole one. Signs and multipliers are (L, U), of the columns.
         """
@@ -61,7 +67,7 @@ class Recorder:
         duals = np.where(signs != 0, multipliers, 0.0).clip(min=0).astype(np.float32)
         few = weights[:, : self.clauses.outputs.shape[1]].clip(min=0).astype(np.float32)
         leaves = Leaves(clause, signs, np.where(signs != 0, duals, slopes / ALPHA), few.astype(np.float64))
-        bound = bound_leaves(
+        bound, taken = bound_leaves(
             self.folded,
             self.columns,
             self.clauses,
@@ -70,6 +76,7 @@ class Recorder:
             self.folded.upper[None] if upper is None else upper,
             self.whole if within is None else within,
         )
+        bound = np.where(bound > SAFELY * taken, bound, np.minimum(bound, 0.0))
         if keep and (accepted := bound > 0).any():
             own = np.zeros(len(clause), np.int64) if box is None else box
             self.kept.append(tuple(each[accepted] for each in (own, clause, signs, slopes, duals, few)))
@@ -104,7 +111,7 @@ class Recorded(Problem):
 
     tightened: ClassVar[bool] = False
 
-    recorder: Recorder | None = None
+    recorder: Recorder = field(kw_only=True)
 
     def certified(
         self,
@@ -129,10 +136,8 @@ class Recorded(Problem):
     def _bounds(
         self, clause: Tensor, weights: Tensor, signs: Tensor, multipliers: Tensor, *, keep: bool
     ) -> Tensor:
-        recorder = self.recorder
-        assert recorder is not None
         columns = self.columns
-        bound = recorder.bounds(
+        bound = self.recorder.bounds(
             clause.cpu().numpy(),
             weights.double().cpu().numpy(),
             signs[:, columns].to(torch.int8).cpu().numpy(),

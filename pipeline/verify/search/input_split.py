@@ -147,7 +147,7 @@ def _arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
 def _halves(box: Box, least_width: Tensor) -> tuple[Box, Box] | None:
     """The box (B = 1) cut across its widest side; None where that is too narrow."""
     width = (box.upper - box.lower) / least_width.clamp(min=torch.finfo(least_width.dtype).tiny)
-    middle, axis = _cuts(box, width, least_width)
+    middle, axis = cuts(box, width, least_width)
     if axis < 0:
         return None
     low, high = box.lower.clone(), box.upper.clone()
@@ -216,7 +216,7 @@ def _search(
                 {p: nodes.values[p][side].flatten(1) for p in layout.sizes}, box.lower[:, :0]
             )
         left = picked["open"].any(1)
-        middle, axis = _cuts(box, score, least_width)
+        middle, axis = cuts(box, score, least_width)
         progress.undecided = progress.undecided or bool((left & (axis < 0)).any())
         keep = torch.nonzero(left & (axis >= 0)).flatten()
         kept = {name: rows[keep] for name, rows in picked.items()}
@@ -226,7 +226,7 @@ def _search(
     return "done"
 
 
-def _cuts(box: Box, score: Tensor, least_width: Tensor) -> tuple[Tensor, Tensor]:
+def cuts(box: Box, score: Tensor, least_width: Tensor) -> tuple[Tensor, Tensor]:
     """Where, and across which input, to cut boxes by their scores (B, inputs left): (B,) each; -1: it cannot be cut."""
     width, middles = box.upper - box.lower, (box.lower + box.upper) / 2
     # A side of a few ulps may have no number between its ends: halved, it would come back for ever.
