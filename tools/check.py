@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import click
 
 from secateur.tools.common import model_argument, property_argument, say
+from secateur.tools.progress import progress
+
+MANY = 2_000
+"""Leaves of a certificate from which its check shows how far it is."""
 
 
 @click.group("check")
@@ -61,13 +67,31 @@ def certificate(model: str, prop: str, file: str) -> None:
     """
     from secateur.formats import certificate as certificate_format
     from secateur.formats import onnx_model, vnnlib
-    from secateur.pipeline.certificate import check
+    from secateur.pipeline.certificate import check, ignored
 
     started = time.perf_counter()
     proof = certificate_format.read(file)
-    found = check(onnx_model.read(model), vnnlib.read(prop), proof, file)
+    leaves = sum(len(region.box) for region in proof.regions if region is not None)
+    with _percents(leaves) if leaves > MANY else nullcontext(ignored) as told:
+        found = check(onnx_model.read(model), vnnlib.read(prop), proof, file, told)
     seconds = time.perf_counter() - started
     say(
         f"the certificate holds: {found.regions} regions, {found.clauses} clauses, {found.leaves} leaves, "
         f"least margin {found.margin:.3g}, {seconds:.2f} s"
     )
+
+
+@contextmanager
+def _percents(leaves: int) -> Iterator[Callable[[int], None]]:
+    """Progress in hundredths of so many leaves; the yielded function takes how many more are done."""
+    done = shown = 0
+    with progress(100, "check") as step:
+
+        def told(more: int) -> None:
+            nonlocal done, shown
+            done += more
+            while shown < 100 * done // leaves:
+                shown += 1
+                step(f"{done} of {leaves} leaves")
+
+        yield told

@@ -1,5 +1,5 @@
 """Certificates of `unsat`, checked by code that shares nothing with the engine: see `checker`."""
 
-from secateur.pipeline.certificate.checker import Checked, check
+from secateur.pipeline.certificate.checker import Checked, check, ignored
 
-__all__ = ["Checked", "check"]
+__all__ = ["Checked", "check", "ignored"]

@@ -11,6 +11,7 @@ Nothing in the file is trusted: whatever numbers it holds, they can only make bo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -46,8 +47,19 @@ class Checked:
     margin: float
 
 
-def check(model: Model, query: Query, certificate: Certificate, where: str) -> Checked:
-    """Check that the certificate proves that no input satisfies the query; `where` names it in messages.
+def ignored(leaves: int) -> None:
+    """Tells nobody."""
+
+
+def check(
+    model: Model,
+    query: Query,
+    certificate: Certificate,
+    where: str,
+    told: Callable[[int], None] = ignored,
+) -> Checked:
+    """Check that the certificate proves that no input satisfies the query; `where` names it in messages, and `told` is
+    called now and then with the number of leaves checked since.
 
     Raises:
         CheckFailed: it does not; the first region, clause and leaf that fails is named.
@@ -77,7 +89,7 @@ def check(model: Model, query: Query, certificate: Certificate, where: str) -> C
             continue
         if proof is None:
             raise CheckFailed(f"region {r}: there is no proof of it", where=where)
-        margin = min(margin, _Region(network, region, proof, f"region {r}", where).check())
+        margin = min(margin, _Region(network, region, proof, f"region {r}", where, told).check())
         clauses, leaves = clauses + len(region.clauses), leaves + len(proof.box)
     return Checked(len(query.regions), clauses, leaves, margin)
 
@@ -89,6 +101,7 @@ class _Region:
     proof: RegionProof
     name: str
     where: str
+    told: Callable[[int], None]
 
     def check(self) -> float:
         """The least bound of a leaf."""
@@ -209,6 +222,7 @@ class _Region:
                     f"found {bound[wrong[0]]:.6g}"
                 )
             self.least = min(self.least, float(bound.min()))
+            self.told(len(part))
 
     def _some(self, which: Ints) -> Leaves:
         proof = self.proof

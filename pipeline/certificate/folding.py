@@ -86,6 +86,8 @@ class _Folding:
         self.numbers[0], self.kept[0] = 0, np.arange(len(self.lower))
         network = self.network
         self.gamma = gamma(sum(network.sizes) + 8 * len(network.nodes) + 64)
+        # Where rows of several readers of a node are added up, every reader is one term more.
+        self.joins = 64 + sum(len(node.parts) for node in network.nodes if isinstance(node, Affine))
         with np.errstate(all="ignore"):
             for position, node in enumerate(network.nodes):
                 if isinstance(node, Affine):
@@ -169,7 +171,7 @@ class _Folding:
         }
         bias = np.concatenate([bias for _, bias in pieces])
         magnitude, terms = self.chains[target]
-        error = 2 * gamma(terms + 64) * magnitude[wanted]
+        error = 2 * gamma(terms + self.joins) * magnitude[wanted]
         error += FLOOR * (1.0 + magnitude[wanted])
         size = np.abs(bias) + error
         for source in sources:

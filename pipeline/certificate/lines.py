@@ -23,8 +23,8 @@ the box:
 * What replaces h_k by z_k is one product a line and one difference of a β: its result â is off by u|â|, the value by
   u|â||z_k| ≤ |â| γ_N Z_k. The intercept t is rounded up so far that the line lies above max(z, 0) at both ends.
 * So each step gives an inequality between real numbers that holds for the coefficients as computed, once |a_k|(e_k +
-  2γ_N Z_k) is taken off; `Layer.margin` is that vector. Sums of intercepts (all of one sign), and the minimum over the
-  box, are off by γ_N of themselves and of |a_0||x|.
+  3γ_N Z_k) is taken off, and once more γ_N Z_k for adding up the constants; `Layer.margin` is that vector. Sums of
+  intercepts (all of one sign), and the minimum over the box, are off by γ_N of themselves and of |a_0||x|.
 * All that is taken off is doubled, for the rounding of its own computation. A product that underflows loses less than
   10⁻³²³ of itself, which `floor` covers (10⁻¹⁵⁰ times all magnitudes together).
 

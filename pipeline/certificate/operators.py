@@ -34,7 +34,7 @@ MOVES = {
 }
 """Which inputs hold numbers that are moved (None: all); the others say where to."""
 
-EXACT = {*MOVES, "Cast", "Constant", "ConstantOfShape", "Range", "Shape"}
+EXACT = {*MOVES, "Cast", "Constant", "ConstantOfShape", "Shape"}
 """Operators that are evaluated where all their inputs are constant, because nothing is rounded in them."""
 
 

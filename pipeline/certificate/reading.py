@@ -39,6 +39,12 @@ def read(model: Model) -> Network:
     values: dict[str, Value] = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
     values[source.name] = first
     for node in graph.node:
+        missing = [name for name in node.input if name and name not in values]
+        if missing:
+            raise UnsupportedError(
+                f"node '{node.name}' ({node.op_type}) reads '{missing[0]}', an output that is not computed here",
+                where=model.name,
+            )
         call = Call(
             node,
             tuple(values[name] if name else None for name in node.input),

@@ -43,6 +43,15 @@ def test_written_and_checked(invoke: Invoke, files: tuple[str, str, str]) -> Non
     assert Path(files[2]).read_bytes() == again
 
 
+def test_a_long_check_shows_how_far_it_is(
+    invoke: Invoke, files: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert invoke("verify", *files[:2], "--certificate", files[2]).exit_code == 0
+    monkeypatch.setattr("secateur.tools.check.MANY", 0)
+    checked = invoke("check", "certificate", *files)
+    assert checked.exit_code == 0 and "check: 100/100" in checked.stderr
+
+
 def test_of_another_network(invoke: Invoke, files: tuple[str, str, str], tmp_path: Path) -> None:
     assert invoke("verify", *files[:2], "--certificate", files[2]).exit_code == 0
     other = str(tmp_path / "other.onnx")
