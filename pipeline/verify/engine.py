@@ -194,11 +194,12 @@ class Engine:
         begun: list[tuple[Root, Work]] = []
         for work in works:
             region = int(work.problems.region[work.open()[0]])
-            if not self.few(work.problems.boxes[torch.tensor([region])]) and not deadline.passed():
-                root = self._ready(work, region, deadline)
+            own = deadline.within(work.timeout - work.seconds)
+            if not own.passed():
+                root = self._ready(work, region, own)
                 if root is not None:
                     begun.append((root, work))
-        strategy.branch_together(begun, self.replay, deadline, domains=BURST)
+        strategy.branch_together(begun, self.graph, self.replay, deadline, domains=BURST)
         for root, work in begun:
             work.begun = None if work.left is None else root
 

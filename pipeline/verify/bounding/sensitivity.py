@@ -69,8 +69,7 @@ def _linear(operation: Affine, changes: list[Tensor]) -> Tensor:
     """The operation's linear part on changes (B, inputs, *shape) of each argument."""
     batch, inputs = changes[0].shape[:2]
     flat = [change.flatten(0, 1) for change in changes]
-    value = operation.forward(*flat) - operation.forward(*(torch.zeros_like(change[:1]) for change in flat))
-    changed: Tensor = value.unflatten(0, (batch, inputs))
+    changed: Tensor = operation.linear(*flat).unflatten(0, (batch, inputs))
     return changed
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.root import NodeBounds, magnitudes
@@ -45,11 +46,16 @@ def embed(graph: BoundGraph, bounds: NodeBounds) -> tuple[Folded, NodeBounds]:
     last = nodes[-1]
     nodes.append(Node(last.name, Reshape(last.shape, (last.size,)), (len(nodes) - 1,), (last.size,)))
     embedded = BoundGraph(tuple(nodes))
-    inner = Box(box.lower.flatten(1)[:, free], box.upper.flatten(1)[:, free])
-    values = {0: (inner.lower, inner.upper)}
-    values[1] = (nodes[1].operation.forward(inner.lower), nodes[1].operation.forward(inner.upper))
+    inside = embedded_bounds(embedded, free, bounds)
+    return Folded(embedded, inside.box, free, {}, {}, magnitudes(embedded, inside)), inside
+
+
+def embedded_bounds(embedded: BoundGraph, free: Tensor, bounds: NodeBounds) -> NodeBounds:
+    """The bounds of the nodes of an embedded network, whose inputs are those at `free`, by those of its own nodes."""
+    inner = Box(bounds.box.lower.flatten(1)[:, free], bounds.box.upper.flatten(1)[:, free])
+    front = embedded.nodes[1].operation
+    values = {0: (inner.lower, inner.upper), 1: (front.forward(inner.lower), front.forward(inner.upper))}
     values.update({position + FRONT: pair for position, pair in bounds.values.items()})
-    low, high = bounds.values[graph.output]
+    low, high = values[embedded.output - 1]
     values[embedded.output] = low.flatten(1), high.flatten(1)
-    inside = NodeBounds(inner, values)
-    return Folded(embedded, inner, free, {}, {}, magnitudes(embedded, inside)), inside
+    return NodeBounds(inner, values)

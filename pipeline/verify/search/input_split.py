@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from secateur.pipeline.verify.bounding.sensitivity import input_scores
 from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.region.fold import Folded, refold
 from secateur.pipeline.verify.search.problem import Clauses, Progress, certified
+
+Rows = dict[str, Tensor]
 
 SMALLEST_WIDTH = 1e-9
 """A box whose sides are all below this share of the root's is not split further: it is undecided."""
@@ -107,7 +110,7 @@ def solve(
         part = parts.pop()
         if sum(len(kept) for _, kept in part.neurons.values()) > WIDE:
             nodes = bound_nodes(
-                part.graph, part.box, magnitudes=part.magnitudes, known=_arguments(part), expired=expired
+                part.graph, part.box, magnitudes=part.magnitudes, known=known_arguments(part), expired=expired
             )
             every = torch.ones(1, len(clauses.constant), dtype=torch.bool, device=part.box.lower.device)
             weights = clauses.equal_weights(torch.float64).unsqueeze(0)
@@ -139,7 +142,7 @@ def solve(
     return "unknown" if progress.undecided else "unsat"
 
 
-def _arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
+def known_arguments(folded: Folded) -> dict[int, tuple[Tensor, Tensor]]:
     """The bounds of the folded ReLUs' arguments, by the arguments' positions."""
     return {folded.graph.preactivation(p): bounds for p, bounds in folded.bounds.items()}
 
@@ -165,65 +168,119 @@ def _search(
     progress: Progress,
 ) -> str:
     """Branch and bound on one folded part, from what is open in the store: "done", "sat" or "expired"."""
-    graph, root = folded.graph, folded.box
-    count = len(clauses.constant)
-    # Bounds of the neurons' arguments are handed down: what is found on a box holds on its parts.
-    layout = Layout({p: graph.nodes[p].size for p in graph.bounded})
-    known = _arguments(folded)
-    anything = {p: root.lower.new_full((1, size), float("inf")) for p, size in layout.sizes.items()}
+    region = Region(folded, clauses)
     store = progress.store
+    count = len(clauses.constant)
     rows = store.drain() or {
-        "bound": root.lower.new_full((1,), -float("inf")),
-        "lower": root.lower,
-        "upper": root.upper,
-        "open": torch.ones(1, count, dtype=torch.bool, device=root.lower.device),
+        "bound": folded.box.lower.new_full((1,), -float("inf")),
+        "lower": folded.box.lower,
+        "upper": folded.box.upper,
+        "open": torch.ones(1, count, dtype=torch.bool, device=folded.box.lower.device),
         "weights": clauses.equal_weights(torch.float64).unsqueeze(0),
     }
-    for side, name in enumerate(("least", "most")):
-        sides = {p: known[p][side] if p in known else (2 * side - 1) * anything[p] for p in layout.sizes}
-        rows.setdefault(name, layout.join(sides, root.lower[:, :0]).expand(len(rows["bound"]), -1))
+    for name, side in region.inherited(NodeBounds(folded.box, known_arguments(folded))).items():
+        rows.setdefault(name, side.expand(len(rows["bound"]), -1))
     store.put(**rows)
     while len(store):
         if expired():
             return "expired"
-        picked = store.take(max(1, min(batch, scaled(PAIRS) // count)))
-        box = Box(picked["lower"], picked["upper"])
-        least, most = layout.split(picked["least"]), layout.split(picked["most"])
+        picked = store.take(most_boxes(batch, count))
+        progress.domains += len(picked["bound"])
+        halved = region.halved(picked, least_width, suspect)
+        if halved is None:
+            return "sat"
+        progress.undecided = progress.undecided or bool(halved.stuck.any())
+        for half in halved.halves:
+            store.put(**half)
+    return "done"
+
+
+def most_boxes(batch: int, clauses: int) -> int:
+    """How many domains a batch takes, each of which has so many clauses open at most."""
+    return max(1, min(batch, scaled(PAIRS) // clauses))
+
+
+@dataclass(frozen=True)
+class Halved:
+    """What comes of the domains of a batch: rows of their parts (the lower ones and the upper ones), and which domains
+    (B,) could neither be closed nor cut."""
+
+    halves: tuple[Rows, ...]
+    stuck: Tensor
+
+
+@dataclass(frozen=True)
+class Region:
+    """A folded network with clauses, on whose box all domains lie.
+
+    A domain's row has its box ("lower" and "upper"), its "open" clauses (K,), the "weights" (K, S) of their rows, a
+    "bound", and what the domain that it is part of has found of the neurons' arguments ("least" and "most"): bounds on
+    a box hold on its parts. Other columns are handed down as they are.
+    """
+
+    folded: Folded
+    clauses: Clauses
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The arguments in a flat vector."""
+        graph = self.folded.graph
+        return Layout({p: graph.nodes[p].size for p in graph.bounded})
+
+    def inherited(self, nodes: NodeBounds) -> Rows:
+        """The columns "least" and "most" (B, arguments) of those bounds that are among `nodes`."""
+        box, known = nodes.box.lower, nodes.values
+        columns = {}
+        for side, (name, infinity) in enumerate((("least", -float("inf")), ("most", float("inf")))):
+            parts = {
+                p: known[p][side].flatten(1) if p in known else box.new_full((len(box), size), infinity)
+                for p, size in self.layout.sizes.items()
+            }
+            columns[name] = self.layout.join(parts, box[:, :0])
+        return columns
+
+    def halved(
+        self, rows: Rows, least_width: Tensor, suspect: Callable[[Tensor, int], bool]
+    ) -> Halved | None:
+        """Bound the open clauses of domains, and cut those in two where some stay open. None: there is a witness.
+
+        `rows` are changed. No side of at most `least_width` (B or 1, inputs left) is cut.
+        """
+        folded, clauses, layout = self.folded, self.clauses, self.layout
+        graph = folded.graph
+        box = Box(rows["lower"], rows["upper"])
+        least, most = layout.split(rows["least"]), layout.split(rows["most"])
         inherited = {
             p: (least[p].unflatten(1, graph.nodes[p].shape), most[p].unflatten(1, graph.nodes[p].shape))
             for p in layout.sizes
         }
         nodes = bound_nodes(graph, box, magnitudes=folded.magnitudes, known=inherited)
-        bounded = Bounded.of(folded, clauses, nodes, picked["open"], picked["weights"])
-        progress.domains += len(box.lower)
+        bounded = Bounded.of(folded, clauses, nodes, rows["open"], rows["weights"])
         still = torch.nonzero(~(bounded.bound > 0)).flatten()
         if not len(still):
-            continue
+            return Halved((), torch.zeros_like(rows["bound"], dtype=torch.bool))
         domain, clause = bounded.domain[still], bounded.clause[still]
         for x in ((box.lower[domain] + box.upper[domain]) / 2, bounded.minimiser[still]):
             if clauses.suspicious(x, graph.forward(x), clause, suspect):
-                return "sat"
-        picked["open"].zero_()
-        picked["open"][domain, clause] = True
-        picked["weights"][domain, clause] = bounded.weights[still]
-        picked["bound"].zero_().scatter_reduce_(
+                return None
+        rows["open"].zero_()
+        rows["open"][domain, clause] = True
+        rows["weights"][domain, clause] = bounded.weights[still]
+        rows["bound"].zero_().scatter_reduce_(
             0, domain, bounded.bound[still].nan_to_num(nan=-float("inf")), "amin"
         )
         scores = input_scores(graph, nodes[domain], clauses.specification(clause, torch.float64))
         score = torch.zeros_like(box.lower).index_add_(0, domain, scores)
-        for name, side in (("least", 0), ("most", 1)):
-            picked[name] = layout.join(
-                {p: nodes.values[p][side].flatten(1) for p in layout.sizes}, box.lower[:, :0]
-            )
-        left = picked["open"].any(1)
+        rows |= self.inherited(nodes)
+        left = rows["open"].any(1)
         middle, axis = cuts(box, score, least_width)
-        progress.undecided = progress.undecided or bool((left & (axis < 0)).any())
         keep = torch.nonzero(left & (axis >= 0)).flatten()
-        kept = {name: rows[keep] for name, rows in picked.items()}
+        kept = {name: values[keep] for name, values in rows.items()}
+        stuck = left & (axis < 0)
         middle, axis = middle[keep].unsqueeze(1), axis[keep].unsqueeze(1)
-        store.put(**{**kept, "upper": kept["upper"].scatter(1, axis, middle)})
-        store.put(**{**kept, "lower": kept["lower"].scatter(1, axis, middle)})
-    return "done"
+        lower_half = {**kept, "upper": kept["upper"].scatter(1, axis, middle)}
+        upper_half = {**kept, "lower": kept["lower"].scatter(1, axis, middle)}
+        return Halved((lower_half, upper_half), stuck)
 
 
 def cuts(box: Box, score: Tensor, least_width: Tensor) -> tuple[Tensor, Tensor]:

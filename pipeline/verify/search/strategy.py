@@ -16,7 +16,7 @@ from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.replay import Replay
-from secateur.pipeline.verify.search import conflict_split, cut_split, input_split, relu_split
+from secateur.pipeline.verify.search import conflict_split, cut_split, input_split, joined_boxes, relu_split
 from secateur.pipeline.verify.search.joined import Member, alike, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.search.work import CLOSED, Deadline, Root, Work, spent
@@ -49,6 +49,10 @@ FIRST_TURN, NEURON_TURN = 2_000, 8
 CUT_SHARE = 0.4
 """The part of the time left for cutting arguments where the input has few dimensions too, before its box is split."""
 
+SHARED_BOXES, MOST_INPUTS = 200, 8
+"""Parts of an instance's box, where several instances share batches: after so many its own batches are full, of its own
+and smaller network. And the inputs of the network for all of them."""
+
 INPUT_BATCH, INPUT_NUMBERS = 256, 3_000_000
 """Domains of one batch, where inputs are split, and their numbers (of all nodes, for every input)."""
 
@@ -70,44 +74,73 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, domain
 
 
 def branch_together(
-    roots: Sequence[tuple[Root, Work]], replay: Replay, deadline: Deadline, *, domains: int
+    roots: Sequence[tuple[Root, Work]],
+    graph: BoundGraph,
+    replay: Replay,
+    deadline: Deadline,
+    *,
+    domains: int,
 ) -> None:
-    """`branch`, for a number of domains, of several instances of one network whose neurons are split. Those that are
-    alike share batches (but for small ones, whose neurons' bounds are tightened domain by domain)."""
-    groups: dict[object, list[tuple[Root, Work]]] = {}
+    """`branch`, for a number of domains, of several instances of one network, `graph`. Those that are alike share
+    batches (the parts of boxes for fewer domains); of the others those begin whose neurons are split."""
+    for group in _alike(roots, graph):
+        # Each pays the same for a batch that is shared: then the one that has least time left must not pay too much.
+        limit = deadline.within(len(group) * min(work.timeout - work.seconds for _, work in group))
+        if len(group) > 1:
+            _branch_joined(group, graph, replay, limit, domains)
+        elif not group[0][0].few:
+            branch(*group[0], replay, limit, domains=domains)
+
+
+def _alike(roots: Sequence[tuple[Root, Work]], graph: BoundGraph) -> list[list[tuple[Root, Work]]]:
+    """Those that share batches, in order."""
+    boxes: list[tuple[Root, Work]] = []
+    kinds: dict[object, list[tuple[Root, Work]]] = {}
     for root, work in roots:
-        kind = alike(root.folded)
-        alone = kind is None or relu_split.tightens(root.folded)
-        groups.setdefault(id(work) if alone else kind, []).append((root, work))
-    for group in groups.values():
-        if len(group) == 1:
-            branch(*group[0], replay, deadline, domains=domains)
-        else:
-            _branch_joined(group, replay, deadline, domains)
+        if not root.few:
+            kind = alike(root.folded)
+            # The bounds of the neurons of small ones are tightened domain by domain.
+            alone = kind is None or relu_split.tightens(root.folded)
+            kinds.setdefault(id(work) if alone else kind, []).append((root, work))
+        elif root.inner is None:
+            boxes.append((root, work))
+    together = joined_boxes.groups(graph, [root.nodes for root, _ in boxes], MOST_INPUTS)
+    return [[boxes[i] for i in group] for group in together] + list(kinds.values())
 
 
 def _branch_joined(
-    group: Sequence[tuple[Root, Work]], replay: Replay, deadline: Deadline, domains: int
+    group: Sequence[tuple[Root, Work]],
+    graph: BoundGraph,
+    replay: Replay,
+    deadline: Deadline,
+    domains: int,
 ) -> None:
-    members: list[Member] = []
-    wheres: list[Tensor] = []
     works = [work for _, work in group]
+    wheres: list[Tensor] = []
+    members: list[Member] = []
     with spent("branch", *works):
         for root, work in group:
             assert work.left is not None
             wheres.append(work.open(work.left.region))
             problems = work.problems[wheres[-1]]
             problem = Problem(*specification(problems, root.folded), root.folded, filtered=root.filtered)
-            members.append(Member(problem, work.left.progress, _judge(root, work, problems, replay)))
-        layers = zip(*(member.problem.layout.sizes.values() for member in members), strict=True)
-        search(
-            members,
-            first=FIRST_SCHEDULE,
-            schedule=NEURON_SCHEDULE,
-            batch=batch_of(sum(map(max, layers))),
-            most=domains,
-            expired=deadline.passed,
-        )
+            judge = _judge(root, work, problems, replay)
+            members.append(Member(problem, work.left.progress, judge))
+        if group[0][0].few:
+            nodes = [root.nodes for root, _ in group]
+            joined_boxes.search(
+                members, graph, nodes, batch=_boxes, most=SHARED_BOXES, expired=deadline.passed
+            )
+        else:
+            layers = zip(*(member.problem.layout.sizes.values() for member in members), strict=True)
+            search(
+                members,
+                first=FIRST_SCHEDULE,
+                schedule=NEURON_SCHEDULE,
+                batch=batch_of(sum(map(max, layers))),
+                most=domains,
+                expired=deadline.passed,
+            )
     for member, work, where in zip(members, works, wheres, strict=True):
         work.domains += member.progress.domains
         _conclude(work, where, member.outcome)
@@ -153,12 +186,11 @@ def _solve(
             work.domains += trial.domains if root.few else 0
             return outcome
     if root.few:
-        numbers = (len(folded.inputs) + 1) * sum(node.size for node in folded.graph.nodes)
         split = partial(
             input_split.solve,
             folded,
             clauses,
-            batch=max(1, min(INPUT_BATCH, scaled(INPUT_NUMBERS) // numbers)),
+            batch=_boxes(folded.graph),
             suspect=suspect,
             progress=progress,
         )
@@ -192,6 +224,12 @@ def _judge(root: Root, work: Work, problems: SubProblems, replay: Replay) -> Cal
 def batch_of(neurons: int) -> int:
     """How many domains of so many neurons one batch takes."""
     return max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, neurons)))
+
+
+def _boxes(graph: BoundGraph) -> int:
+    """How many parts of an input box one batch takes."""
+    numbers = (graph.input.size + 1) * sum(node.size for node in graph.nodes)
+    return max(1, min(INPUT_BATCH, scaled(INPUT_NUMBERS) // numbers))
 
 
 def _split_neurons(

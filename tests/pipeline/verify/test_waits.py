@@ -32,9 +32,9 @@ from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.embed import embed
 from secateur.pipeline.verify.region.fold import fold_and_bound
 from secateur.pipeline.verify.region.refine import Allowance
-from secateur.pipeline.verify.search import cut_split, input_split, relu_split, strategy
+from secateur.pipeline.verify.search import cut_split, input_split, joined_boxes, relu_split, strategy
 from secateur.pipeline.verify.search.joined import Member, search
-from secateur.pipeline.verify.search.problem import Clauses, Progress
+from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.store import Store
 
 aten = torch.ops.aten
@@ -139,6 +139,19 @@ def instances(batch: int, batches: Batches) -> None:
     search(members, first=SCHEDULE, schedule=SCHEDULE, batch=batch, most=10**6, expired=batches.over)
 
 
+def boxes(batch: int, batches: Batches) -> None:
+    model = dense("Relu", 6)
+    ready = engine.Engine(model)
+    members, nodes = [], []
+    for radius in (1.0, 0.9, 0.8):
+        problems = subproblems([vnnlib.parse(hard("Relu", 6, radius)[1], "p")])
+        folded, own = fold_and_bound(ready.graph, ready.shaped(problems.boxes), None)
+        problem = Problem(*strategy.specification(problems, folded), folded)
+        members.append(Member(problem, Progress(), never))
+        nodes.append(own)
+    joined_boxes.search(members, ready.graph, nodes, batch=lambda _: batch, most=10**6, expired=batches.over)
+
+
 def inputs(batch: int, batches: Batches) -> None:
     problem = problem_of(*hard("Relu", 6))
     input_split.solve(
@@ -180,7 +193,7 @@ def a_batch(kind: Callable[[int, Batches], None], batch: int) -> tuple[float, fl
     return waits.count / batches.count, batches.domains / batches.count
 
 
-@pytest.mark.parametrize("kind", [neurons, instances, inputs, arguments, refinement])
+@pytest.mark.parametrize("kind", [neurons, instances, boxes, inputs, arguments, refinement])
 def test_waits_are_so_many_a_batch_whatever_its_size(kind: Callable[[int, Batches], None]) -> None:
     (waits, domains), (more_waits, more_domains) = (a_batch(kind, batch) for batch in (8, 256))
     assert more_domains > 4 * domains
