@@ -12,11 +12,12 @@ The packages, in the order in which a query meets them:
   `forward`: the same for few inputs; `optimise`: the ascent of α, β and row weights; `root`: bounds of all nodes;
   `clause_bounds`: of what is asked; `sensitivity`, `branching`: which input, which neuron matters most;
 * `region`: `fold`: a network of ReLUs as small dense maps for one box; `refine` (on a `unit_box`): its neurons' bounds
-  by branch and bound of their own; `embed`: any other network for one box;
+  by branch and bound of their own; `embed`: any other network for one box; `hull`: either for several boxes at once;
 * `search`: `relu_split` (with `halfspace`, `leaf`; `joined`: of several instances at once), `conflict_split` (with
-  `conflicts`, `triangle`), `input_split`, `cut_split`: branch and bound over ReLUs, over ReLUs by linear programs that
-  learn, over the input box, over arguments of any nonlinear node; `problem`: what they share; `strategy`: which of
-  them; `work`: the state of one query's search, which `checkpoint` keeps on disk.
+  `conflicts`, `triangle`), `input_split` (`joined_boxes`: of several instances, which are its `members`), `cut_split`:
+  branch and bound over ReLUs, over ReLUs by linear programs that learn, over the input box, over arguments of any
+  nonlinear node; `problem`: what they share; `strategy`: which of them; `work`: the state of one query's search, which
+  `checkpoint` keeps on disk.
 
 Beside them: `engine`, the ladder of all these; `pgd`: attack; `replay`: what makes a point a witness; `store`: domains
 in bounded memory; `memory`: how much these and the batches may take; `milp` (with `lp`): the exact reference;
