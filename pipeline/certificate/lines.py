@@ -192,12 +192,12 @@ class Substitution:
     ) -> tuple[Floats, Floats]:
         """The least value (B, R), rounded down, on boxes lower, upper (B, n_in), by lines of the layers before; and
         what was taken off for rounding, (B, R)."""
-        for number in range(len(folded.layers) - 1, 0, -1):
-            a = self.pending.pop(number, None)
-            if a is None:
+        for number in range(len(lines) - 1, 0, -1):
+            line, a = lines[number], self.pending.pop(number, None)
+            if line is None or (a is None and (line.dual is None or not line.dual.any())):
                 continue
-            line = lines[number]
-            assert line is not None
+            if a is None:  # nothing after it depends on it, but its signs may contradict each other
+                a = np.zeros((*self.constant.shape, line.above.shape[2]))
             negative = np.minimum(a, 0.0)
             shift = (negative * line.intercept).sum(2)
             self.constant = self.constant + shift

@@ -124,20 +124,14 @@ class _Search:
         low, high = (side[domain] for side in sides)
         joined = layout.join(best.multipliers, low.unsqueeze(1)[:, :, :0]).squeeze(1)
         slopes = torch.where(low >= 0, 1.0, torch.where(high <= 0, 0.0, joined))
-        where = domain.cpu().numpy()
-        bound = recorder.bounds(
-            clause.cpu().numpy(),
-            best.weights.cpu().numpy(),
-            np.zeros((len(where), len(problem.columns)), np.int8),
-            slopes[:, problem.columns].cpu().numpy(),
-            picked["box"].cpu().numpy()[where],
-            lower[where],
-            upper[where],
-            [(low[where], high[where]) for low, high in narrow],
-            keep=True,
-        )
-        bounds = torch.from_numpy(bound).to(domain.device)
+        bounds = self._accepted(picked, narrow, domain, clause, best.weights, slopes)
+        x = best.minimiser.squeeze(1)
         still = torch.nonzero(~(bounds > 0)).flatten()
+        if problem.constant.shape[1] > 1 and len(still):
+            alone = self._alone(x[still], clause[still])
+            again = self._accepted(picked, narrow, domain[still], clause[still], alone, slopes[still])
+            bounds[still] = torch.fmax(bounds[still], again)
+            still = torch.nonzero(~(bounds > 0)).flatten()
         picked["open"].zero_()
         domain, clause = domain[still], clause[still]
         picked["open"][domain, clause] = True
@@ -148,11 +142,44 @@ class _Search:
         if not len(still):
             return score
         middle = (picked["lower"][domain] + picked["upper"][domain]) / 2
-        for x in (middle, best.minimiser.squeeze(1)[still]):
-            if problem.suspicious(x, graph.forward(x), clause, self.suspect):
+        for point in (middle, x[still]):
+            if problem.suspicious(point, graph.forward(point), clause, self.suspect):
                 return None
         scores = input_scores(graph, nodes[domain], problem.specification(clause, torch.float64))
         return score.index_add_(0, domain, scores)
+
+    def _accepted(
+        self,
+        picked: dict[str, Tensor],
+        narrow: list[tuple[Floats, Floats]],
+        domain: Tensor,
+        clause: Tensor,
+        weights: Tensor,
+        slopes: Tensor,
+    ) -> Tensor:
+        """The checker's bounds (P,) of clauses (P,) on boxes (P,) of a batch; what it accepts is kept."""
+        problem, where = self.problem, domain.cpu().numpy()
+        box, lower, upper = (picked[name].cpu().numpy()[where] for name in ("box", "lower", "upper"))
+        bound = problem.recorder.bounds(
+            clause.cpu().numpy(),
+            weights.cpu().numpy(),
+            np.zeros((len(where), len(problem.columns)), np.int8),
+            slopes[:, problem.columns].cpu().numpy(),
+            box,
+            lower,
+            upper,
+            [(low[where], high[where]) for low, high in narrow],
+            keep=True,
+        )
+        return torch.from_numpy(bound).to(domain.device)
+
+    def _alone(self, x: Tensor, clause: Tensor) -> Tensor:
+        """Weights (P, S) of one row each, the largest at x (P, inputs). On a box of a point that decides."""
+        y = self.problem.folded.graph.forward(x)
+        values = self.problem.specification(clause, x.dtype).values(x.unsqueeze(1), y.unsqueeze(1))
+        unused = self.problem.equal_weights(x.dtype)[clause] == 0
+        row = values.masked_fill(unused, -float("inf")).argmax(1)
+        return torch.nn.functional.one_hot(row, values.shape[1]).to(x.dtype)
 
     def _layers(self, layout: Layout, picked: dict[str, Tensor]) -> list[tuple[Floats, Floats]]:
         """The bounds that boxes have from their parents, layer by layer of the checker's."""

@@ -275,3 +275,10 @@ def test_a_property_without_regions_needs_nothing() -> None:
     model = mlp(0, 2, (3,), 1)
     query = vnnlib.parse(box_property([2.0] * 2, [1.0] * 2, 1, "(>= Y_0 0.0)"), "p")
     assert check(model, query, proved(model, query), "c").leaves == 0
+
+
+def test_signs_that_contradict_each_other_where_nothing_depends_on_them() -> None:
+    """A dead layer behind the split neurons: the clause's row is a constant, and only dual variables close the leaf."""
+    case = instance(5235)
+    certificate, work = prove_within(case.model, vnnlib.parse(case.text, "p"))
+    assert case.least > 0 and work.verdict == "unsat" and certificate is not None
