@@ -79,35 +79,40 @@ def _region(
     def suspect(x: Tensor, clause: int) -> bool:
         return work.satisfied(engine.replay.check(work.query, inside(x.cpu().double(), inner).numpy()))
 
-    tree = Tree()
+    tree, room = Tree(), engine.budget.half
 
-    def over_neurons(expired: Callable[[], bool]) -> str:
+    def expired() -> bool:
+        return deadline.passed() or (room is not None and recorder.bytes > room)
+
+    def over_neurons(ended: Callable[[], bool]) -> str:
         return relu_split.solve(
             problem,
             first=FIRST_SCHEDULE,
             schedule=NEURON_SCHEDULE,
             batch=batch_of(problem.layout.total),
-            expired=expired,
+            expired=ended,
             suspect=suspect,
             progress=progress,
         )
 
-    def over_boxes(expired: Callable[[], bool]) -> str:
-        return boxes.solve(problem, tree, expired=expired, suspect=suspect, progress=progress)
+    def over_boxes(ended: Callable[[], bool]) -> str:
+        return boxes.solve(problem, tree, expired=ended, suspect=suspect, progress=progress)
 
     few = engine.few(search.box) and problem.layout.total > FEW_NEURONS
     split, outcome = (over_boxes if few else over_neurons), "unknown"
     if not few:
         with spent("branch", work):
-            outcome = split(lambda: progress.domains >= BURST or deadline.passed())
+            outcome = split(lambda: progress.domains >= BURST or expired())
     if outcome == "unknown" and (few or progress.open):
         brief = deadline.within(ATTACK_SHARE * deadline.left)
         engine.attack([work], number, THOROUGH, seed + 1, brief)
         if not work.verdict:
             with spent("branch", work):
-                outcome = split(deadline.passed)
+                outcome = split(expired)
     work.domains += progress.domains
     if outcome != "unsat":
+        if room is not None and recorder.bytes > room:
+            work.message = "the proof takes more memory than there is for it"
         if not work.verdict:
             work.improve(where, torch.full((len(where),), min(progress.bound, 0.0), dtype=torch.float64))
         return None

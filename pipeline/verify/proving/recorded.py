@@ -23,7 +23,6 @@ from secateur.pipeline.verify.search.problem import Problem
 ALPHA = 65535
 """Slopes of leaves are multiples of 1/65535 in a certificate."""
 
-
 SAFELY = 100
 """A leaf counts when its bound is so many times what was taken off for rounding: on another machine, or in batches of
 another size, sums are rounded otherwise, and the check must still hold."""
@@ -31,15 +30,17 @@ another size, sums are rounded otherwise, and the check must still hold."""
 
 @dataclass
 class Recorder:
-    """Bounds leaves of a region as the checker will, and keeps those that it accepts."""
+    """Bounds leaves of a region as the checker will, and keeps those that it accepts: `kept` holds, batch by batch, the
+    arrays of a certificate from `box` to `beta`, with the number of splits of each leaf in place of `first`; `bytes` is
+    what they take."""
 
     region: Region
     folded: Checkable
     columns: Columns
     slopes: dict[int, Slopes]
     clauses: Clauses = field(init=False)
-    boxes: list[Ints] = field(default_factory=list)
     kept: list[tuple[NDArray[Any], ...]] = field(default_factory=list)
+    bytes: int = 0
 
     def __post_init__(self) -> None:
         self.clauses = Clauses.of(self.region)
@@ -79,15 +80,18 @@ class Recorder:
         bound = np.where(bound > SAFELY * taken, bound, np.minimum(bound, 0.0))
         if keep and (accepted := bound > 0).any():
             own = np.zeros(len(clause), np.int64) if box is None else box
-            self.kept.append(tuple(each[accepted] for each in (own, clause, signs, slopes, duals, few)))
+            leaf, neuron = np.nonzero(signs[accepted])
+            splits = (signs[accepted] != 0).sum(1), neuron, signs[accepted][leaf, neuron]
+            rows = (each[accepted] for each in (own, clause, slopes, few))
+            self.kept.append((*rows, *splits, duals[accepted][leaf, neuron]))
+            self.bytes += sum(each.nbytes for each in self.kept[-1])
         return bound
 
     def proof(self, parent: Ints, axis: Ints, cut: Floats) -> RegionProof:
         """What was kept, on these boxes."""
-        box, clause, signs, slopes, duals, weights = (
+        box, clause, slopes, weights, counts, neuron, sign, beta = (
             np.concatenate(each) for each in zip(*self.kept, strict=True)
         )
-        leaf, neuron = np.nonzero(signs)
         return RegionProof(
             columns=self.columns,
             slopes={k: (each.neurons, each.values) for k, each in self.slopes.items()},
@@ -98,10 +102,10 @@ class Recorder:
             clause=clause,
             alpha=slopes,
             weights=weights,
-            first=np.concatenate([[0], np.cumsum((signs != 0).sum(1))]),
+            first=np.concatenate([[0], np.cumsum(counts)]),
             neuron=neuron,
-            sign=signs[leaf, neuron],
-            beta=duals[leaf, neuron],
+            sign=sign,
+            beta=beta,
         )
 
 

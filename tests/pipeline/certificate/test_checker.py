@@ -24,6 +24,9 @@ from secateur.formats.query import Query
 from secateur.pipeline.certificate import Checked, check
 from secateur.pipeline.certificate.folding import fold
 from secateur.pipeline.certificate.reading import read
+from secateur.pipeline.verify.engine import Engine
+from secateur.pipeline.verify.proving.prove import prove
+from secateur.pipeline.verify.search.work import Work
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.02, 0.3, 2.0]))
@@ -275,6 +278,13 @@ def test_a_property_without_regions_needs_nothing() -> None:
     model = mlp(0, 2, (3,), 1)
     query = vnnlib.parse(box_property([2.0] * 2, [1.0] * 2, 1, "(>= Y_0 0.0)"), "p")
     assert check(model, query, proved(model, query), "c").leaves == 0
+
+
+def test_a_proof_has_no_more_memory_than_there_is(case: tuple[Model, Query, Certificate]) -> None:
+    model, query, _ = case
+    work = Work(query, 20)
+    assert prove(Engine(model, memory=1), read(model), work, 0) is None
+    assert work.verdict == "unknown" and "memory" in work.message
 
 
 def test_signs_that_contradict_each_other_where_nothing_depends_on_them() -> None:
