@@ -11,7 +11,8 @@ What is drawn, by the seed of a case (SEED, SEED + 1, …) alone:
   gradient leads to (in the manner of SoundnessBench, arXiv 2412.03154).
 
 A finding is: `unsat` where a point is known, `sat` where enumeration or the program excludes it or where replay in
-onnxruntime fails, a bound that a sampled point passes, an error that is not a refusal. Its files go to a folder below
+onnxruntime fails, a bound that a sampled point passes, a certificate that fails its check, an error that is not a
+refusal. Its files go to a folder below
 --out: model.onnx, the properties, and a text that says how to repeat it. Exit code 1 when there is one.
 """
 
@@ -33,14 +34,16 @@ from unittest import mock
 import numpy as np
 
 from cases import CASES, append, opset
+from certificates import prove_within
 from nets import INPUTS, Net
 from oracles import satisfied
 from properties import Row, instance, write
 from secateur.formats import onnx_model, vnnlib
-from secateur.formats.errors import UnsupportedError
+from secateur.formats.errors import CheckFailed, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Query
 from secateur.pipeline import compute, onnxrt
+from secateur.pipeline.certificate import check
 from secateur.pipeline.verify import Result, bounds, engine, verify, verify_many
 from secateur.pipeline.verify.api import METHODS
 from secateur.pipeline.verify.graph.lowering import lower
@@ -246,11 +249,27 @@ def examine(seed: int) -> Outcome:
                 f"p0, milp: {said}" for said in judge(example, example.questions[0], program)
             ]
             outcome.findings += against_program(example, results[0], program)
+        if random.random() < 0.2:
+            outcome.findings += certified(example, queries[0])
     except UnsupportedError:
         outcome.verdicts = ["refused"]
     except Exception:
         outcome.findings.append(traceback.format_exc())
     return outcome
+
+
+def certified(example: Example, query: Query) -> Iterator[str]:
+    """What is wrong with the certificate of the first question, or the verdict without one."""
+    try:
+        certificate, work = prove_within(example.model, query, 5)
+    except UnsupportedError:  # not of ReLUs and affine operators alone
+        return
+    yield from (f"p0, proving: {said}" for said in judge(example, example.questions[0], work.result()))
+    if certificate is not None:
+        try:
+            check(example.model, query, certificate, "certificate")
+        except CheckFailed as error:
+            yield f"p0: its certificate fails its check: {error}"
 
 
 def judge(example: Example, question: Question, result: Result) -> Iterator[str]:

@@ -10,6 +10,7 @@ import pytest
 
 import fuzz
 from secateur.formats import onnx_model, vnnlib
+from secateur.formats.errors import CheckFailed
 from secateur.pipeline.verify import verify_many
 
 BRIEF = ["--cases", "12", "--threads", "1"]
@@ -68,3 +69,18 @@ def test_a_stop_reports_what_was_done(
     monkeypatch.setattr(fuzz, "examine", stopped)
     assert fuzz.main(BRIEF) == 130
     assert "cases" in capsys.readouterr().out
+
+
+def test_a_certificate_that_fails_its_check_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise CheckFailed("region 0: clause 0: leaf 0")
+
+    findings = []
+    for seed in range(4):
+        example = fuzz.enumerated(seed, np.random.default_rng(seed))
+        query = vnnlib.parse(example.questions[0].text, "p")
+        assert not list(fuzz.certified(example, query))
+        with monkeypatch.context() as patch:
+            patch.setattr(fuzz, "check", fails)
+            findings += fuzz.certified(example, query)
+    assert findings and all("fails its check" in said for said in findings)
