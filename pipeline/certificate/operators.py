@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from secateur.formats.query import Floats
 from secateur.pipeline.certificate.call import Array, Call, Value, Variable
 from secateur.pipeline.certificate.maps import Convolution, Gathered, Map, Matrix
 from secateur.pipeline.certificate.network import Affine
@@ -162,13 +163,13 @@ def _matmul(call: Call) -> Variable:
         weight = weight.reshape(weight.shape[-2:]) if weight.size == prod(weight.shape[-2:]) else weight
         if weight.ndim != 2:
             raise call.refuse(f"expected a matrix, found a constant of shape {weight.shape}")
-        return call.builder.affine([(left, Matrix(weight))], (*left.shape[:-1], weight.shape[1]))
+        return _multiplied(call, left, weight)
     weight, value = call.constant(0), call.variable(1)
     if weight.ndim != 2 or len(value.shape) < 1:
         raise call.refuse(f"expected a matrix, found a constant of shape {weight.shape}")
     column = len(value.shape) == 1
     turned = value if column else _swapped(call, value)
-    product = call.builder.affine([(turned, Matrix(weight.T))], (*turned.shape[:-1], len(weight)))
+    product = _multiplied(call, turned, weight.T)
     return product if column else _swapped(call, product)
 
 
@@ -186,7 +187,14 @@ def _gemm(call: Call) -> Variable:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     bias = beta * call.constant(2, 0.0)
     # Where alpha or beta are not 1, products are rounded: `terms` has room for that.
-    return call.builder.affine([(value, Matrix(alpha * weight))], (value.shape[0], weight.shape[1]), bias)
+    return _multiplied(call, value, alpha * weight, bias)
+
+
+def _multiplied(call: Call, value: Variable, weight: Floats, bias: Array | float = 0.0) -> Variable:
+    """value @ weight + bias."""
+    if value.shape[-1:] != weight.shape[:1]:
+        raise ValueError(f"shapes {value.shape} and {weight.shape}")
+    return call.builder.affine([(value, Matrix(weight))], (*value.shape[:-1], weight.shape[1]), bias)
 
 
 def _conv(call: Call) -> Variable:
@@ -204,6 +212,8 @@ def _windows(
     """A convolution with the node's strides, pads and dilations; weight as in `Convolution`."""
     if len(value.shape) != len(kernel) + 2 or value.shape[0] != 1:
         raise call.refuse(f"expected a batch of one, found the shape {value.shape}")
+    if value.shape[1] != weight.shape[0] * weight.shape[2]:
+        raise ValueError(f"{value.shape[1]} channels, expected {weight.shape[0] * weight.shape[2]}")
     space = value.shape[2:]
     strides, dilations = (call.numbers(name, [1] * len(space)) for name in ("strides", "dilations"))
     reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]

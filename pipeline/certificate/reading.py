@@ -6,7 +6,7 @@ from math import prod
 
 from onnx import TensorProto, helper, numpy_helper
 
-from secateur.formats.errors import UnsupportedError
+from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.certificate.call import Builder, Call, Value, Variable
 from secateur.pipeline.certificate.network import Network
@@ -19,6 +19,7 @@ def read(model: Model) -> Network:
     Raises:
         UnsupportedError: several inputs or outputs, a free dimension but the batch, a node that is neither affine nor
             a ReLU (named).
+        InputError: a node that does not fit its inputs.
     """
     graph = model.graph
     if len(model.inputs) != 1 or len(graph.output) != 1:
@@ -52,7 +53,14 @@ def read(model: Model) -> Network:
             list(model.proto.opset_import),
             builder,
         )
-        values.update((name, value) for name, value in zip(node.output, apply(call), strict=False) if name)
+        try:
+            results = apply(call)
+        except (ValueError, IndexError, RuntimeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"node '{node.name}' ({node.op_type}) does not fit its inputs: {reason}", where=model.name
+            ) from None
+        values.update((name, value) for name, value in zip(node.output, results, strict=False) if name)
     output = values[graph.output[0].name]
     if not isinstance(output, Variable):
         raise UnsupportedError("its output does not depend on its input", where=model.name)

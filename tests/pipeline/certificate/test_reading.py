@@ -9,7 +9,7 @@ from certificates import network
 from factories import cnn
 from nets import Build, Net, conv
 from secateur.formats import onnx_model
-from secateur.formats.errors import UnsupportedError
+from secateur.formats.errors import InputError, UnsupportedError
 from secateur.formats.onnx_model import Model
 from secateur.pipeline import onnxrt
 from secateur.pipeline.certificate.maps import Map
@@ -121,3 +121,30 @@ def test_a_convolutional_network_with_a_free_batch() -> None:
 def test_what_is_not_affine_is_refused_by_name(build: Build, says: str) -> None:
     with pytest.raises(UnsupportedError, match=says):
         read(image(build))
+
+
+@pytest.mark.parametrize(
+    ("build", "old", "new"),
+    [
+        (conv((3, 3), (2, 3)), [3, 2, 3, 3], [3, 1, 6, 3]),
+        (lambda net, v: net("MatMul", v, net.weight(6, 4)), [6, 4], [3, 8]),
+        (lambda net, v: net("Gemm", net("Flatten", v), net.weight(72, 4)), [72, 4], [36, 8]),
+        (lambda net, v: net("Add", v, net.weight(6, 6)), [6, 6], [12, 3]),
+    ],
+)
+def test_a_node_that_does_not_fit_is_named(build: Build, old: list[int], new: list[int]) -> None:
+    """Not read as something else, whose sizes happen to fit."""
+    proto = image(build).proto
+    weight = next(tensor for tensor in proto.graph.initializer if list(tensor.dims) == old)
+    weight.dims[:] = new
+    with pytest.raises(InputError, match=r"node 'n\d+' \(\w+\) does not fit its inputs"):
+        read(onnx_model.Model(proto, "", "net"))
+
+
+def test_an_output_that_is_not_computed_is_named() -> None:
+    net = Net(0, 4)
+    net("Dropout", "x", outputs=2)
+    model = net.finish(net.dense("x", 4, 2))
+    model.proto.graph.node[-1].input[0] = model.proto.graph.node[0].output[1]
+    with pytest.raises(UnsupportedError, match="an output that is not computed here"):
+        read(model)
