@@ -30,6 +30,13 @@ DEAREST, DEAREST_BESIDE = 2_000_000_000, 1_000_000_000
 functions, of which attention has tens of thousands; the other number is for any node where `forward` bounds are there.
 """
 
+DEAREST_ASCENT = 50_000_000
+"""From there on slopes are not optimised for a node: every step costs two substitutions."""
+
+PROBED, PROBE, WORTHWHILE = 20_000_000, 12, 0.92
+"""From there on so many rows, spread over the node, are bounded first, and the others where these shrank their
+intervals to this share in sum: on attention the arguments of exponentials are as tight by intervals alone."""
+
 FEW, WIDE = 8, 512
 """Up to so many inputs linear bounds are propagated forwards through a network one of whose nodes is so wide."""
 
@@ -75,14 +82,16 @@ def bound_nodes(
     graph in float32, or `graph` itself) and then evaluates them in float64. `magnitudes` (of a larger box, so that
     they hold here too) saves computing them, and is needed for a folded graph, whose weights carry errors of their own.
     `known` are bounds of nodes that hold already: they are intersected with, and what they decide is not bounded anew.
-    Once `expired()`, what is left is bounded by intervals alone. Where the input has few dimensions and the network is
-    wide, linear bounds are propagated forwards too (see `forward`), and leave to `tighten` what is cheap.
+    Once `expired()`, what is left is bounded by intervals alone, as is what intervals bound exactly. Where the input
+    has few dimensions and the network is wide, linear bounds are propagated forwards too (see `forward`), and leave to
+    `tighten` what is cheap.
     """
     values: dict[int, tuple[Tensor, Tensor]] = {0: (box.lower, box.upper)}
     relaxations: Relaxations = {}
     fast: Relaxations = {}
     magnitude = {0: torch.maximum(box.lower.abs(), box.upper.abs())} if magnitudes is None else magnitudes
-    forwards = method != "ibp" and graph.input.size <= FEW and max(node.size for node in graph.nodes) >= WIDE
+    forwards = method != "ibp" and graph.elementwise and graph.input.size <= FEW
+    forwards = forwards and max(node.size for node in graph.nodes) >= WIDE
     lines = {0: Lines.of(box)} if forwards else {}
     for position in range(1, len(graph.nodes)):
         node = graph.nodes[position]
@@ -120,7 +129,7 @@ def bound_nodes(
             if known is not None and position in known:
                 least, most = known[position]
                 low, high = torch.fmax(low, least), torch.fmin(high, most)
-            if method != "ibp" and relaxations and not expired():
+            if method != "ibp" and position not in graph.exact and not expired():
                 ascent = (
                     Ascent(search, fast, schedule)
                     if method == "alpha-crown" and search and schedule
@@ -226,14 +235,20 @@ def tighten(
     # Per sub-problem its own unstable neurons, first; the rest of the columns repeats stable ones harmlessly.
     neurons = torch.argsort(unstable.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
     sizes = [node.size for node in graph.nodes[: source + 1]]
-    if dearest is not None and 2 * most * sum(sizes) > dearest:
+    work = 2 * most * sum(sizes)
+    if dearest is not None and work > dearest:
         return interval
+    if work > DEAREST_ASCENT:
+        ascent = None
     widest = max(sizes)
     chunk = max(1, scaled(CHUNK_NUMBERS) // (2 * batch * widest))
-    for first in range(0, most, chunk):
+    chunks = list(neurons.split(chunk, 1))
+    probing = work > PROBED and most > PROBE
+    if probing:
+        chunks.insert(0, neurons[:, torch.linspace(0, most - 1, PROBE, device=neurons.device).long()])
+    for number, chosen in enumerate(chunks):
         if expired():
             break
-        chosen = neurons[:, first : first + chunk]
         rows = signed_rows(graph, source, chosen, magnitude)
         multipliers = None
         if ascent is not None:
@@ -251,8 +266,14 @@ def tighten(
         linear = backward(graph, relaxations, rows.start, rows.rows, multipliers, magnitudes=magnitude)
         lower, upper = rows.added(linear.minimum(box)).split(chosen.shape[1], 1)
         # Where numbers overflow the linear bound is NaN, and says nothing: fmax keeps the other.
+        before = (high - low).gather(1, chosen)
         low.scatter_(1, chosen, torch.fmax(low.gather(1, chosen), lower))
         high.scatter_(1, chosen, torch.fmin(high.gather(1, chosen), -upper))
+        after = (high - low).gather(1, chosen)
+        if (
+            probing and number == 0 and float(after.sum() / before.sum()) > WORTHWHILE
+        ):  # not where that is NaN
+            break
     shape = graph.nodes[source].shape
     return low.unflatten(1, shape), high.unflatten(1, shape)
 

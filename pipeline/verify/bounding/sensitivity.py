@@ -22,7 +22,7 @@ from secateur.pipeline.verify.bounding.crown import Tape, backward
 from secateur.pipeline.verify.bounding.optimise import Specification
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
-from secateur.pipeline.verify.graph.operations import Affine, Operation
+from secateur.pipeline.verify.graph.operations import Affine, Bilinear, Operation
 
 ROWS = 0.1
 """The share in the score of what the rows vary by."""
@@ -42,10 +42,8 @@ def input_scores(graph: BoundGraph, nodes: NodeBounds, rows: Specification) -> T
         if isinstance(node.operation, Affine):
             changes[position] = _linear(node.operation, before)
         else:
-            secants = _secants(node.operation, [nodes.values[source] for source in node.inputs])
-            changes[position] = torch.stack(
-                [s.unsqueeze(1) * c for s, c in zip(secants, before, strict=True)]
-            ).sum(0)
+            pairs = [nodes.values[source] for source in node.inputs]
+            changes[position] = _nonlinear(node.operation, pairs, before)
             for a in tape.coefficient[position].split(1, 1) if position in tape.coefficient else ():
                 for change, cost in zip(before, relaxations[position].cost(a), strict=True):
                     score += _shares(change, cost)
@@ -71,6 +69,15 @@ def _linear(operation: Affine, changes: list[Tensor]) -> Tensor:
     flat = [change.flatten(0, 1) for change in changes]
     changed: Tensor = operation.linear(*flat).unflatten(0, (batch, inputs))
     return changed
+
+
+def _nonlinear(operation: Operation, pairs: list[tuple[Tensor, Tensor]], changes: list[Tensor]) -> Tensor:
+    """About how such changes (B, inputs, *shape) of its arguments change a nonlinear operation."""
+    if isinstance(operation, Bilinear):
+        x, y = (((low + high) / 2).unsqueeze(1) for low, high in pairs)
+        return changes[0] @ y + x @ changes[1]
+    secants = _secants(operation, pairs)
+    return torch.stack([s.unsqueeze(1) * c for s, c in zip(secants, changes, strict=True)]).sum(0)
 
 
 def _secants(operation: Operation, pairs: list[tuple[Tensor, Tensor]]) -> list[Tensor]:

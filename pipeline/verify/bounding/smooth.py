@@ -1,26 +1,27 @@
 """Relaxations of functions of one variable and of products of two, with optimisable lines and split constraints.
 
-Of a function f on [l, u] the lower line has the slope s = s₀ + α(s₁ - s₀) between those of the convex envelope's
-supports at both ends, and the best intercept g(s) for that slope (see `functions`); the upper line likewise, with an
-α of its own. The derivative by α is A⁺·(s₁ - s₀)·(z - x*), x* the point where the line touches.
+Of a function f on [l, u] there are five lines below: those with the slopes of the convex envelope's supports at both
+ends, with the chord's, and two between, each with the best intercept for its slope (see `functions`). α runs through
+them, and a line between two is their convex combination. That is a little less tight than the best intercept for every
+α, and evaluates no f in the ascent. Above f likewise, with an α of its own.
 
 Of a product the lower plane is a convex combination of McCormick's two lower planes, the upper of his two upper planes
 (McCormick 1976, "Computability of global solutions to factorable nonconvex programs"): the hull of xy on a box.
-
-A split narrows an argument's bounds; that the narrower bound is a constraint, which the network's other parts do not
-know, is said by a dual variable: β ≥ 0 takes β·(z - l) ≥ 0 off the bound, β < 0 takes |β|·(u - z). One signed β an
-argument is enough: with both, lowering both by the same amount adds a multiple of u - l to the bound.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from secateur.formats.errors import UnsupportedError
+from secateur.pipeline.verify.bounding.bilinear import BilinearRelaxation
+from secateur.pipeline.verify.bounding.constraints import Bounded, Constraints
+from secateur.pipeline.verify.bounding.normalised import NormalisedRelaxation
 from secateur.pipeline.verify.bounding.relaxation import (
     Relaxation,
     ReluRelaxation,
@@ -28,12 +29,16 @@ from secateur.pipeline.verify.bounding.relaxation import (
     Substitution,
     products,
 )
-from secateur.pipeline.verify.graph.bound_graph import FLOOR, unit
+from secateur.pipeline.verify.graph.bound_graph import FLOOR, gamma, unit
 from secateur.pipeline.verify.graph.functions import Extreme, Function
-from secateur.pipeline.verify.graph.operations import Elementwise, Operation, Product, Relu
-
-Bounded = tuple[Tensor, Tensor]
-"""Lower and upper bounds (B, *shape)."""
+from secateur.pipeline.verify.graph.operations import (
+    Bilinear,
+    Elementwise,
+    Normalised,
+    Operation,
+    Product,
+    Relu,
+)
 
 
 def relax(operation: Operation, arguments: Sequence[Bounded], cuts: Sequence[Tensor] = ()) -> Relaxation:
@@ -54,6 +59,10 @@ def relax(operation: Operation, arguments: Sequence[Bounded], cuts: Sequence[Ten
         return FunctionRelaxation.of(operation.function, *arguments, cuts=cuts)
     if isinstance(operation, Product):
         return ProductRelaxation.of(*arguments, cuts=cuts)
+    if isinstance(operation, Bilinear):
+        return BilinearRelaxation.of(*arguments, cuts=cuts)
+    if isinstance(operation, Normalised):
+        return NormalisedRelaxation.of(*arguments)
     raise UnsupportedError(f"no relaxation of {type(operation).__name__} is known")
 
 
@@ -64,69 +73,81 @@ def interval(operation: Operation, arguments: Sequence[Bounded]) -> Bounded:
         return lower.clamp(min=0), upper.clamp(min=0)
     if isinstance(operation, Elementwise):
         return operation.function.range(*arguments[0])
+    if isinstance(operation, Normalised):
+        return arguments[0]
     (a, b), (c, d) = arguments
+    if isinstance(operation, Bilinear):  # all products of numbers, (B, …, n, d, m)
+        a, b, c, d = a.unsqueeze(-1), b.unsqueeze(-1), c.unsqueeze(-3), d.unsqueeze(-3)
     corners = torch.stack([a * c, a * d, b * c, b * d])
     unknown = ~corners.isfinite().all(0)  # 0·∞, too
     low, high = corners.amin(0), corners.amax(0)
     slack = 2 * unit(low) * torch.maximum(low.abs(), high.abs()) + FLOOR
     infinity = float("inf")
+    if isinstance(operation, Bilinear):
+        slack = slack + gamma(low.shape[-2] + 8, low) * torch.maximum(low.abs(), high.abs())
+        low, high, slack, unknown = low.sum(-2), high.sum(-2), slack.sum(-2), unknown.any(-2)
     return torch.where(unknown, -infinity, low - slack), torch.where(unknown, infinity, high + slack)
 
 
 @dataclass(frozen=True)
-class Constraints:
-    """The split constraints of one argument: its bounds, and where β may be positive or negative; (B, 1, *shape)."""
+class Fan:
+    """Lines on one side of a function, one for every α in [0, 1]: at 0, 1/4, …, 1 given ones, between them convex
+    combinations of neighbours, which are on that side as well. All (B, 1, *shape).
 
-    lower: Tensor
-    upper: Tensor
-    cut: Tensor | None
+    `slope`, `value`: the line at 1/2, slope·x + value; `turn`, `lift`: how much both change a unit of α, in each
+    quarter.
+    """
+
+    slope: Tensor
+    value: Tensor
+    turn: tuple[Tensor, ...]
+    lift: tuple[Tensor, ...]
 
     @staticmethod
-    def of(bounds: Bounded, cut: Tensor | None) -> Constraints:
-        lower, upper = (side.unsqueeze(1) for side in bounds)
-        return Constraints(lower, upper, None if cut is None else cut.unsqueeze(1))
+    def of(intercept: Callable[[Tensor], Extreme], slopes: Sequence[Tensor]) -> Fan:
+        """Of lines with three slopes, at 0, 1/2 and 1, and those halfway, with the best intercepts that there are."""
+        first, middle, last = slopes
+        five = first, (first + middle) / 2, middle, (middle + last) / 2, last
+        values = [intercept(slope).value for slope in five]
+        return Fan(
+            middle,
+            values[2],
+            tuple(4 * (after - before) for before, after in pairwise(five)),
+            tuple(4 * (after - before) for before, after in pairwise(values)),
+        )
 
-    def edge(self, beta: Tensor) -> Tensor:
-        """The bound that β's constraint speaks of."""
-        return torch.where(beta >= 0, self.lower, self.upper)
+    def at(self, alpha: Tensor) -> Ray:
+        """The lines at α (B, S, *shape)."""
+        near = alpha.clamp(0.25, 0.75)  # as far as the quarters next to the middle go
+        left, within = alpha < 0.5, near == alpha
+        beyond, near = alpha - near, near - 0.5
 
-    def shift(self, beta: Tensor) -> Tensor:
-        """The constant (B, S) that comes with the coefficient -β of the argument."""
-        return torch.where(beta == 0, 0.0, beta * self.edge(beta)).flatten(2).sum(2)
+        def along(middle: Tensor, steps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            inner, outer = torch.where(left, steps[1], steps[2]), torch.where(left, steps[0], steps[3])
+            return middle + near * inner + beyond * outer, torch.where(within, inner, outer)
 
-    def gradient(self, beta: Tensor, z: Tensor) -> Tensor:
-        """-(z - edge); at β = 0 the edge that z violates, if any."""
-        nearest = torch.maximum(torch.minimum(z, self.upper), self.lower)
-        return torch.where(beta > 0, self.lower, torch.where(beta < 0, self.upper, nearest)) - z
+        (slope, turn), (value, lift) = along(self.slope, self.turn), along(self.value, self.lift)
+        return Ray(slope, value, turn, lift)
 
-    def rate(self, schedule: Schedule) -> Tensor:
-        if self.cut is None:
-            return torch.zeros_like(self.lower)
-        return schedule.beta_rate * (self.cut > 0).to(self.lower.dtype)
 
-    def project(self, beta: Tensor) -> Tensor:
-        """Every β is valid, since both bounds hold; but only where a split made them are they of use."""
-        if self.cut is None:
-            return torch.zeros_like(beta)
-        beta = torch.where((self.cut == 1) | (self.cut == 3), beta, beta.clamp(max=0))
-        return torch.where(self.cut >= 2, beta, beta.clamp(min=0))
+@dataclass(frozen=True)
+class Ray:
+    """One line a coefficient: slope·x + value, and the derivatives of both by α; (B, S, *shape)."""
 
-    @property
-    def largest(self) -> Tensor:
-        """(B, *shape): the largest absolute value within the bounds."""
-        return torch.maximum(self.lower.abs(), self.upper.abs()).squeeze(1)
+    slope: Tensor
+    value: Tensor
+    turn: Tensor
+    lift: Tensor
 
 
 @dataclass(frozen=True)
 class FunctionTrace:
-    """The lines chosen by one substitution: slopes and extremes below and above, and A's parts."""
+    """The lines chosen by one substitution, below and above, and A's parts."""
 
     positive: Tensor
     negative: Tensor
-    slope_below: Tensor
-    below: Extreme
-    slope_above: Tensor
-    above: Extreme
+    below: Ray
+    above: Ray
 
 
 @dataclass(frozen=True)
@@ -136,10 +157,8 @@ class FunctionRelaxation(Relaxation):
 
     function: Function
     constraints: Constraints
-    below: tuple[Tensor, Tensor]
-    above: tuple[Tensor, Tensor]
-    initial: tuple[Tensor, Tensor]
-    fixed: tuple[Tensor, Extreme, Tensor, Extreme]
+    below: Fan
+    above: Fan
     scale: Tensor
 
     @staticmethod
@@ -148,74 +167,76 @@ class FunctionRelaxation(Relaxation):
         lower, upper = constraints.lower, constraints.upper
         slopes = function.slopes(lower, upper)
 
-        def share(first: Tensor, last: Tensor) -> Tensor:
-            """The α whose slope is the chord's, as near as there is one."""
-            alpha = (slopes.chord - first) / torch.where(last == first, 1.0, last - first)
-            return torch.where(alpha.isfinite(), alpha, 0.5).clamp(0, 1)
+        def three(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """The first, the last, and the one between them that is the chord's, as near as there is one."""
+            low, high = torch.minimum(first, last), torch.maximum(first, last)
+            return first, torch.maximum(torch.minimum(slopes.chord, high), low), last
 
-        below = (slopes.below_at_lower, slopes.below_at_upper)
-        above = (slopes.above_at_lower, slopes.above_at_upper)
-        initial = (share(*below), share(*above))
-        s, t = (
-            first + alpha * (last - first)
-            for (first, last), alpha in zip((below, above), initial, strict=True)
-        )
-        fixed = (s, function.below(s, lower, upper), t, function.above(t, lower, upper))
+        below = three(slopes.below_at_lower, slopes.below_at_upper)
+        above = three(slopes.above_at_lower, slopes.above_at_upper)
         least, most = function.range(lower, upper)
         steepest = torch.stack([*below, *above]).abs().amax(0)
         largest = torch.maximum(lower.abs(), upper.abs())
         # |slope·z| + |intercept|, where the intercept is f - slope·x at some point.
         scale = torch.maximum(least.abs(), most.abs()) + 2 * (steepest * largest).nan_to_num(nan=0.0)
-        return FunctionRelaxation(function, constraints, below, above, initial, fixed, scale.squeeze(1))
+        return FunctionRelaxation(
+            function,
+            constraints,
+            Fan.of(lambda slope: function.below(slope, lower, upper), below),
+            Fan.of(lambda slope: function.above(slope, lower, upper), above),
+            scale.squeeze(1),
+        )
 
     def initial_multiplier(self, count: int) -> Tensor:
-        parts = torch.stack([*self.initial, torch.zeros_like(self.initial[0])], 2)
-        return parts.expand(-1, count, *parts.shape[2:]).contiguous()
-
-    def _lines(self, multiplier: Tensor | None) -> tuple[Tensor, Extreme, Tensor, Extreme]:
-        if multiplier is None:
-            return self.fixed
-        sides = (self.below, self.above)
-        s, t = (first + multiplier[:, :, i] * (last - first) for i, (first, last) in enumerate(sides))
-        lower, upper = (side.expand_as(s) for side in (self.constraints.lower, self.constraints.upper))
-        return s, self.function.below(s, lower, upper), t, self.function.above(t, lower, upper)
+        shape = self.scale.shape[1:]
+        result = self.scale.new_zeros(len(self.scale), count, 3, *shape)
+        result[:, :, :2] = 0.5
+        return result
 
     def substitute(self, a: Tensor, multiplier: Tensor | None, traced: bool) -> Substitution:
+        if multiplier is None and not traced:
+            return self._middle(a)
+        chosen = self.initial_multiplier(1) if multiplier is None else multiplier
         negative = a.clamp(max=0)
         positive = a - negative
-        s, below, t, above = self._lines(multiplier)
-        result = positive * s + negative * t
-        if multiplier is None:
-            shift = products(positive, below.value.squeeze(1)) + products(negative, above.value.squeeze(1))
-        else:
-            shift = (positive * below.value + negative * above.value).flatten(2).sum(2)
-            if self.constraints.cut is not None:
-                beta = multiplier[:, :, 2]
-                result = result - beta
-                shift = shift + self.constraints.shift(beta)
-        trace = FunctionTrace(positive, negative, s, below, t, above) if traced else None
+        below, above = self.below.at(chosen[:, :, 0]), self.above.at(chosen[:, :, 1])
+        result = positive * below.slope + negative * above.slope
+        shift = (positive * below.value + negative * above.value).flatten(2).sum(2)
+        if self.constraints.cut is not None:
+            beta = chosen[:, :, 2]
+            result = result - beta
+            shift = shift + self.constraints.shift(beta)
+        trace = FunctionTrace(positive, negative, below, above) if traced else None
         return Substitution((result,), shift, trace)
 
+    def _middle(self, a: Tensor) -> Substitution:
+        """With the lines at α = 1/2: what both sides have in common, and by how much they differ."""
+        size = a.abs()
+        below, above = self.below, self.above
+        result = torch.addcmul(a * ((below.slope + above.slope) / 2), size, (below.slope - above.slope) / 2)
+        common, apart = (below.value + above.value) / 2, (below.value - above.value) / 2
+        return Substitution((result,), products(a, common.squeeze(1)) + products(size, apart.squeeze(1)))
+
     def line(self, trace: FunctionTrace, multiplier: Tensor, *z: Tensor) -> Tensor:
-        low = trace.slope_below * z[0] + trace.below.value
-        high = trace.slope_above * z[0] + trace.above.value
-        return torch.where(trace.negative < 0, high, low)
+        above = trace.negative < 0
+        slope = torch.where(above, trace.above.slope, trace.below.slope)
+        return torch.addcmul(torch.where(above, trace.above.value, trace.below.value), slope, z[0])
 
     def gradient(self, trace: FunctionTrace, multiplier: Tensor, *z: Tensor) -> Tensor:
-        below = trace.positive * (self.below[1] - self.below[0]) * (z[0] - trace.below.point)
-        above = trace.negative * (self.above[1] - self.above[0]) * (z[0] - trace.above.point)
+        below = trace.positive * torch.addcmul(trace.below.lift, trace.below.turn, z[0])
+        above = trace.negative * torch.addcmul(trace.above.lift, trace.above.turn, z[0])
         return torch.stack([below, above, self.constraints.gradient(multiplier[:, :, 2], z[0])], 2)
 
     def lines(self) -> tuple[tuple[tuple[Tensor, ...], Tensor], tuple[tuple[Tensor, ...], Tensor]]:
-        s, below, t, above = self.fixed
-        return ((s.squeeze(1),), below.value.squeeze(1)), ((t.squeeze(1),), above.value.squeeze(1))
+        below, above = ((side.slope.squeeze(1), side.value.squeeze(1)) for side in (self.below, self.above))
+        return ((below[0],), below[1]), ((above[0],), above[1])
 
     def cost(self, a: Tensor) -> tuple[Tensor, ...]:
         """The widest gap between f and the lines of the chord's slope (as near as there are such)."""
         lower, upper = self.constraints.lower, self.constraints.upper
-        s, below, t, above = self.fixed
-        gap_below = self.function.above(s, lower, upper).value - below.value
-        gap_above = above.value - self.function.below(t, lower, upper).value
+        below, above = self.below, self.above
+        gap_below = self.function.above(below.slope, lower, upper).value - below.value
+        gap_above = above.value - self.function.below(above.slope, lower, upper).value
         return ((a.clamp(min=0) * gap_below - a.clamp(max=0) * gap_above).squeeze(1),)
 
     def rate(self, schedule: Schedule) -> Tensor:
@@ -228,7 +249,9 @@ class FunctionRelaxation(Relaxation):
         return multiplier
 
     def error(self, a: Tensor, multiplier: Tensor | None, gamma: float) -> Tensor | None:
-        total = gamma * products(a.abs(), self.scale) + FLOOR * self.scale.flatten(1).sum(1, keepdim=True)
+        """Of the lines between five, slope and value are rounded on their own: each by less than 8u of the largest of
+        the five, which `scale` is with the arguments."""
+        total = 4 * gamma * products(a.abs(), self.scale) + FLOOR * self.scale.flatten(1).sum(1, keepdim=True)
         if multiplier is not None and self.constraints.cut is not None:
             total = total + 2 * gamma * products(multiplier[:, :, 2].abs(), self.constraints.largest)
         return total

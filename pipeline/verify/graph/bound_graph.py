@@ -12,7 +12,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from secateur.pipeline.verify.graph.operations import Affine, Operation, Permute, Relu, Reshape, Select
+from secateur.pipeline.verify.graph.operations import (
+    Affine,
+    Bilinear,
+    Concat,
+    Operation,
+    Permute,
+    Relu,
+    Reshape,
+    Scale,
+    Select,
+)
 
 LARGEST_MATRIX = 150_000_000
 """Numbers of the largest matrix between two layers of neurons that is ever written out."""
@@ -57,6 +67,11 @@ class BoundGraph:
         return tuple(i for i, node in enumerate(self.nodes) if i and not isinstance(node.operation, Affine))
 
     @property
+    def elementwise(self) -> bool:
+        """Whether all its nonlinear nodes go coordinate by coordinate."""
+        return not any(isinstance(self.nodes[p].operation, Bilinear) for p in self.nonlinear)
+
+    @property
     def piecewise_linear(self) -> bool:
         """Whether ReLUs are its only nonlinear nodes."""
         return len(self.relus) == len(self.nonlinear)
@@ -83,6 +98,17 @@ class BoundGraph:
                 if isinstance(self.nodes[source].operation, Affine):
                     result[source] = result.get(source, False) or everything
         return result
+
+    @cached_property
+    def exact(self) -> frozenset[int]:
+        """The nodes that intervals bound exactly, but for rounding: on the way from the input to them one operation at
+        most mixes numbers, and none is nonlinear."""
+        mixing = [0.0]
+        for node in self.nodes[1:]:
+            apart = isinstance(node.operation, Reshape | Permute | Select | Scale | Concat)
+            own = 0 if apart else 1 if isinstance(node.operation, Affine) else math.inf
+            mixing.append(own + max(mixing[source] for source in node.inputs))
+        return frozenset(position for position, count in enumerate(mixing) if count <= 1)
 
     @cached_property
     def last_use(self) -> tuple[int, ...]:

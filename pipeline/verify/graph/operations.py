@@ -393,3 +393,19 @@ class Product(Operation):
 
     def forward(self, *x: Tensor) -> Tensor:
         return x[0] * x[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Bilinear(Operation):
+    """y = x₀·x₁, two variables: stacks of matrices (…, n, d) and (…, d, m) with the same leading axes."""
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return x[0] @ x[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised(Operation):
+    """y = x, of whose numbers it is known that they sum to 1 along the last axis."""
+
+    def forward(self, *x: Tensor) -> Tensor:
+        return x[0]

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.optimise import optimise
@@ -118,6 +120,19 @@ class Search:
         self.shapes = {p: tuple(r.initial_multiplier(1).shape[2:]) for p, r in relaxations.items()}
         self.fast = self.folded.graph.to(self.dtype, self.folded.box.lower.device)
 
+    @cached_property
+    def slots(self) -> Tensor:
+        """Where among packed multipliers that of the ReLU of each argument stands, (V,); for no ReLU, past the end."""
+        ends = dict(zip(self.shapes, accumulate(prod(shape) for shape in self.shapes.values()), strict=True))
+        readers = {self.fast.preactivation(p): ends[p] - self.fast.nodes[p].size for p in self.fast.relus}
+        total = max(ends.values(), default=0)
+        return torch.cat(
+            [
+                torch.arange(size) + readers[s] if s in readers else torch.full((size,), total)
+                for s, size in self.arguments.sizes.items()
+            ]
+        ).to(self.arguments.lower.device)
+
     def run(
         self,
         *,
@@ -148,11 +163,14 @@ class Search:
             row = torch.arange(len(index), device=index.device)
             upper[row, index] = points
             lower[row + len(index), index] = points
+            # What was the α of a ReLU would be its β now.
+            old = functional.pad(picked["multipliers"], (0, 1))
+            old[row, self.slots[index]] = 0.0
             if self._bounded(
                 picked["clause"].repeat(2),
                 lower,
                 upper,
-                picked["multipliers"].repeat(2, 1),
+                old[:, :-1].repeat(2, 1),
                 picked["weights"].repeat(2, 1),
                 schedule,
                 expired,
@@ -275,6 +293,6 @@ class Search:
     def _unpacked(self, flat: Tensor) -> Multipliers:
         parts = torch.split(flat, [prod(shape) for shape in self.shapes.values()], 1)
         return {
-            p: part.reshape(-1, 1, *shape)
+            p: part.reshape(len(part), 1, *shape)
             for (p, shape), part in zip(self.shapes.items(), parts, strict=True)
         }

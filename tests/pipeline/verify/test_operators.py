@@ -20,9 +20,11 @@ from secateur.pipeline.verify.graph.lowering import lower
 from secateur.pipeline.verify.graph.operations import (
     MANY_ROWS,
     Affine,
+    Bilinear,
     Dense,
     Elementwise,
     Input,
+    Normalised,
     Product,
     Relu,
 )
@@ -55,7 +57,7 @@ def test_maps_of_every_operation(name: str) -> None:
     for node in graph.nodes:
         operation = node.operation
         if not isinstance(operation, Affine):
-            assert isinstance(operation, Input | Relu | Elementwise | Product)
+            assert isinstance(operation, Input | Relu | Elementwise | Product | Bilinear | Normalised)
             continue
         shapes = [graph.nodes[source].shape for source in node.inputs]
         x = [random(3, *shape) for shape in shapes]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from secateur.pipeline.verify.graph.call import Array, Call, Value, tensor
-from secateur.pipeline.verify.graph.operations import Dense, Permute, Reshape, Scale
+from secateur.pipeline.verify.graph.operations import Bilinear, Dense, Permute, Reshape, Scale
 from secateur.pipeline.verify.graph.operators import parts
 
 
@@ -62,7 +62,7 @@ def _gemm(call: Call, alpha: float, bias: torch.Tensor | None) -> int:
 
 
 def matmul(call: Call) -> list[Value]:
-    """X·W or W·X with a constant matrix or vector W; anything else by products and sums."""
+    """X·W or W·X with a constant matrix or vector W; anything else as a product of variables."""
     left, right = call.operand(0), call.operand(1)
     if isinstance(left, int) and not isinstance(right, int):
         weight = _matrix(right, len(call.shape(0)))
@@ -93,22 +93,29 @@ def _matrix(weight: Array, rank: int) -> Array:
 
 
 def _variables(call: Call, left: Value, right: Value) -> int:
-    """left·right as numpy multiplies stacks of matrices: every product of two numbers, and then their sums."""
+    """left·right as numpy multiplies stacks of matrices, one of which may be constant, but no plain matrix."""
     rows, columns = call.shape_of(left), call.shape_of(right)
-    one = _arranged(call, left, (1, *rows) if len(rows) == 1 else rows)[..., :, None, :]
-    swapped = _arranged(call, right, (*columns, 1) if len(columns) == 1 else columns).swapaxes(-1, -2)
-    other = swapped[..., None, :, :]
-    target = np.broadcast_shapes(one.shape, other.shape)
-    factors = [
-        parts.selected(call, value, np.broadcast_to(numbers, target)) if isinstance(value, int) else numbers
-        for value, numbers in ((left, one), (right, other))
+    one = _arranged(call, left, (1, *rows) if len(rows) == 1 else rows)
+    other = _arranged(call, right, (*columns, 1) if len(columns) == 1 else columns)
+    stack = np.broadcast_shapes(one.shape[:-2], other.shape[:-2])
+    shape = [
+        *stack,
+        *([one.shape[-2]] if len(rows) > 1 else []),
+        *([other.shape[-1]] if len(columns) > 1 else []),
     ]
-    total = parts.summed(call, parts.times(call, *factors), [len(target) - 1], keep=False)
-    shape = list(target[:-1])
-    if len(columns) == 1:
-        del shape[-1]
-    if len(rows) == 1:
-        del shape[-1 if len(columns) == 1 else -2]
+    if isinstance(left, int) and isinstance(right, int):
+        factors = [
+            parts.selected(call, value, np.broadcast_to(numbers, (*stack, *numbers.shape[-2:])))
+            for value, numbers in ((left, one), (right, other))
+        ]
+        return parts.reshaped(call, call.emit(Bilinear(), *factors), shape)
+    target = (*stack, one.shape[-2], other.shape[-1], one.shape[-1])
+    expanded = one[..., :, None, :], other.swapaxes(-1, -2)[..., None, :, :]
+    spread = [
+        parts.selected(call, value, np.broadcast_to(numbers, target)) if isinstance(value, int) else numbers
+        for value, numbers in zip((left, right), expanded, strict=True)
+    ]
+    total = parts.summed(call, parts.times(call, *spread), [len(target) - 1], keep=False)
     return parts.reshaped(call, total, shape)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from secateur.pipeline.verify.graph.call import Call, Value, tensor
 from secateur.pipeline.verify.graph.curves import Exp, Log, Reciprocal, Square, power
-from secateur.pipeline.verify.graph.operations import Scale
+from secateur.pipeline.verify.graph.operations import Normalised, Scale
 from secateur.pipeline.verify.graph.operators import parts
 from secateur.pipeline.verify.graph.operators.reductions import reduction
 
@@ -65,7 +65,10 @@ def softmax(call: Call) -> list[Value]:
     verification", section 4; the term of j = i is the constant 1.
     """
     sums, shape, axes = _exponential_sums(call)
-    return [_restored(call, 1.0 if sums is None else parts.applied(call, Reciprocal(), sums), shape, axes)]
+    if sums is None:
+        return [_restored(call, 1.0, shape, axes)]
+    shares = call.emit(Normalised(), parts.applied(call, Reciprocal(), sums))
+    return [_restored(call, shares, shape, axes)]
 
 
 def log_softmax(call: Call) -> list[Value]:
