@@ -106,8 +106,8 @@ class Engine:
         self.branching, self.filtered = branching, branching == "fsb"
         self.graph: BoundGraph = (graph or lower(model)).to(torch.float64, device)
         self.fast = self.graph.to(torch.float32, device)
-        # Convolutions are bounded where they are folded (see `fold.fold_and_bound`), each instance for itself, as is what
-        # costs as much.
+        # Convolutions are bounded where they are folded (see `fold.fold_and_bound`), each instance for itself; so is
+        # what costs as much.
         self.convolutional = cost(self.graph) > DEAREST_SLOPES or any(
             isinstance(n.operation, Convolution | Deconvolution) for n in self.graph.nodes
         )

@@ -46,13 +46,18 @@ class BilinearRelaxation(Relaxation):
     y: Constraints
 
     @staticmethod
-    def of(x: Bounded, y: Bounded, *, cuts: Sequence[Tensor] = ()) -> BilinearRelaxation:
+    def of(x: Bounded, y: Bounded, *, cuts: Sequence[Tensor | None] = ()) -> BilinearRelaxation:
         first, second = cuts if cuts else (None, None)
         return BilinearRelaxation(Constraints.of(x, first), Constraints.of(y, second))
 
     @property
     def sizes(self) -> tuple[int, int]:
         return prod(self.x.lower.shape[2:]), prod(self.y.lower.shape[2:])
+
+    @property
+    def split(self) -> bool:
+        """Whether either argument has split constraints."""
+        return self.x.cut is not None or self.y.cut is not None
 
     def initial_multiplier(self, count: int) -> Tensor:
         n, m = self.sizes
@@ -83,7 +88,7 @@ class BilinearRelaxation(Relaxation):
         constants = x.upper * h - x.lower * g, x.upper * j - x.lower * k
         total = x.lower * (g + k) + p * constants[0] + q * constants[1]
         shift = -total.flatten(2).sum(2)
-        if multiplier is not None and x.cut is not None:
+        if multiplier is not None and self.split:
             first, second = first - beta, second - other
             shift = shift + x.shift(beta) + y.shift(other)
         trace = BilinearTrace(positive, negative, slopes, constants) if traced else None
@@ -142,7 +147,7 @@ class BilinearRelaxation(Relaxation):
     def project(self, multiplier: Tensor) -> Tensor:
         n, _ = self.sizes
         multiplier[:, :, : 2 * n].clamp_(0, 1)
-        if self.x.cut is None:
+        if not self.split:
             multiplier[:, :, 2 * n :] = 0.0
             return multiplier
         _, _, beta, other = self._parts(multiplier)
@@ -162,7 +167,7 @@ class BilinearRelaxation(Relaxation):
             + self.y.largest.flatten(1).sum(1, keepdim=True)
             + 1.0
         ) * sum(self.sizes)
-        if multiplier is not None and self.x.cut is not None:
+        if multiplier is not None and self.split:
             _, _, beta, other = self._parts(multiplier)
             for part, argument in ((beta, self.x), (other, self.y)):
                 total = total + 2 * factor * products(part.abs(), argument.largest)

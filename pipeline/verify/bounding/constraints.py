@@ -40,7 +40,9 @@ class Constraints:
         return torch.where(beta == 0, 0.0, beta * self.edge(beta)).flatten(2).sum(2)
 
     def gradient(self, beta: Tensor, z: Tensor) -> Tensor:
-        """-(z - edge); at β = 0 the edge that z violates, if any."""
+        """-(z - edge); at β = 0 the edge that z violates, if any. Nothing where no split is."""
+        if self.cut is None:
+            return torch.zeros_like(beta)
         nearest = torch.maximum(torch.minimum(z, self.upper), self.lower)
         return torch.where(beta > 0, self.lower, torch.where(beta < 0, self.upper, nearest)) - z
 

@@ -69,7 +69,8 @@ def optimise(
     current = (
         initial_multipliers(relaxations, combined.rows.shape[1]) if multipliers is None else dict(multipliers)
     )
-    current = {p: m.clone() for p, m in current.items() if p <= start}
+    # Relaxations that all sub-problems share stand for one; what is chosen is each one's own.
+    current = {p: m.expand(len(rows), *m.shape[1:]).clone() for p, m in current.items() if p <= start}
     best = current
     best_bound: Tensor | None = None
     first: dict[int, Tensor] = {}

@@ -41,15 +41,17 @@ from secateur.pipeline.verify.graph.operations import (
 )
 
 
-def relax(operation: Operation, arguments: Sequence[Bounded], cuts: Sequence[Tensor] = ()) -> Relaxation:
+def relax(
+    operation: Operation, arguments: Sequence[Bounded], cuts: Sequence[Tensor | None] = ()
+) -> Relaxation:
     """The relaxation of a nonlinear operation on bounds of its arguments.
 
     `cuts` (B, *shape), one an argument, are 1 where a split has raised its lower bound, 2 where one has lowered its
-    upper bound, 3 for both, 0 elsewhere; without them there are no split constraints.
+    upper bound, 3 for both, 0 elsewhere; without them (None) there are no split constraints.
     """
     if isinstance(operation, Relu):
         ((lower, upper),) = arguments
-        if not cuts:
+        if not cuts or cuts[0] is None:
             return ReluRelaxation.of(lower, upper)
         # A ReLU is cut at 0, which makes it stable: what is left is the sign. Elsewhere a cut says nothing of it.
         sign = (lower >= 0).to(lower.dtype) - ((upper <= 0) & (lower < 0)).to(lower.dtype)
@@ -162,7 +164,7 @@ class FunctionRelaxation(Relaxation):
     scale: Tensor
 
     @staticmethod
-    def of(function: Function, bounds: Bounded, *, cuts: Sequence[Tensor] = ()) -> FunctionRelaxation:
+    def of(function: Function, bounds: Bounded, *, cuts: Sequence[Tensor | None] = ()) -> FunctionRelaxation:
         constraints = Constraints.of(bounds, cuts[0] if cuts else None)
         lower, upper = constraints.lower, constraints.upper
         slopes = function.slopes(lower, upper)
@@ -275,9 +277,14 @@ class ProductRelaxation(Relaxation):
     y: Constraints
 
     @staticmethod
-    def of(x: Bounded, y: Bounded, *, cuts: Sequence[Tensor] = ()) -> ProductRelaxation:
+    def of(x: Bounded, y: Bounded, *, cuts: Sequence[Tensor | None] = ()) -> ProductRelaxation:
         first, second = cuts if cuts else (None, None)
         return ProductRelaxation(Constraints.of(x, first), Constraints.of(y, second))
+
+    @property
+    def split(self) -> bool:
+        """Whether either argument has split constraints."""
+        return self.x.cut is not None or self.y.cut is not None
 
     def initial_multiplier(self, count: int) -> Tensor:
         half = torch.full_like(self.x.lower, 0.5)
@@ -312,7 +319,7 @@ class ProductRelaxation(Relaxation):
         first = positive * below[0] + negative * above[0]
         second = positive * below[1] + negative * above[1]
         shift = (positive * below[2] + negative * above[2]).flatten(2).sum(2)
-        if multiplier is not None and self.x.cut is not None:
+        if multiplier is not None and self.split:
             one, other = multiplier[:, :, 2], multiplier[:, :, 3]
             first, second = first - one, second - other
             shift = shift + self.x.shift(one) + self.y.shift(other)
@@ -361,7 +368,7 @@ class ProductRelaxation(Relaxation):
         total = gamma * products(a.abs(), scale) + FLOOR * (self.x.largest + self.y.largest).flatten(1).sum(
             1, keepdim=True
         )
-        if multiplier is not None and self.x.cut is not None:
+        if multiplier is not None and self.split:
             for i, argument in ((2, self.x), (3, self.y)):
                 total = total + 2 * gamma * products(multiplier[:, :, i].abs(), argument.largest)
         return total

@@ -52,6 +52,7 @@ class Arguments:
     sizes: dict[int, int]
     lower: Tensor
     upper: Tensor
+    _known: dict[torch.dtype, Relaxations] = field(default_factory=dict, init=False, repr=False)
 
     @staticmethod
     def of(graph: BoundGraph, nodes: NodeBounds) -> Arguments:
@@ -67,14 +68,36 @@ class Arguments:
         }
 
     def relaxations(self, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Relaxations:
-        """Relaxations on bounds (B, V), with split constraints where they are narrower than at the root."""
+        """Relaxations on bounds (B, V), with split constraints where they are narrower than at the root.
+
+        Of a node none of whose arguments is cut in any domain it is the root's, (1, …). Waits for the device once.
+        """
         cuts = (lower > self.lower).to(torch.int8) + 2 * (upper < self.upper).to(torch.int8)
-        low, high, cut = self.split(lower.to(dtype)), self.split(upper.to(dtype)), self.split(cuts)
-        return {
-            p: relax(node.operation, [(low[s], high[s]) for s in node.inputs], [cut[s] for s in node.inputs])
-            for p in self.graph.nonlinear
-            for node in (self.graph.nodes[p],)
-        }
+        cut = self.split(cuts)
+        anywhere = torch.stack([part.any() for part in cut.values()]).tolist()
+        narrowed = {s for s, some in zip(cut, anywhere, strict=True) if some}
+        low, high = self.split(lower.to(dtype)), self.split(upper.to(dtype))
+        root = self._root(dtype)
+        result = {}
+        for p in self.graph.nonlinear:
+            node = self.graph.nodes[p]
+            if narrowed.isdisjoint(node.inputs):
+                result[p] = root[p]
+            else:
+                mine = [cut[s] if s in narrowed else None for s in node.inputs]
+                result[p] = relax(node.operation, [(low[s], high[s]) for s in node.inputs], mine)
+        return result
+
+    def _root(self, dtype: torch.dtype) -> Relaxations:
+        if dtype not in self._known:
+            sides = (self.split(side.to(dtype).unsqueeze(0)) for side in (self.lower, self.upper))
+            low, high = sides
+            self._known[dtype] = {
+                p: relax(node.operation, [(low[s], high[s]) for s in node.inputs])
+                for p in self.graph.nonlinear
+                for node in (self.graph.nodes[p],)
+            }
+        return self._known[dtype]
 
     def points(self, lower: Tensor, upper: Tensor, index: Tensor) -> Tensor:
         """Where to cut the arguments `index` (B,) of domains with bounds (B, V): (B,)."""
