@@ -239,10 +239,14 @@ def _ladder(engine: Engine, reader: _Reader | _Known, asked: Sequence[int], how:
                 yield i, _answered(engine, work, reader.questions[i].state, how.seed)
             else:
                 waiting.append((i, work))
+    shared = 0
     for position, (i, work) in enumerate(waiting):
-        if position % GROUP == 0:
-            # What spoils shared batches shows again where each work is finished by itself.
-            _error(engine.share, [each for _, each in waiting[position : position + GROUP]], how.seed)
+        if position == shared:
+            works = [each for _, each in waiting[position : position + GROUP]]
+            try:
+                shared += engine.share(works, how.seed)
+            except Exception:  # what spoils shared batches shows again where each is finished by itself
+                shared += len(works)
         if reason := _error(engine.finish, work, how.seed):
             yield i, Failure(reason, work.seconds)
         else:

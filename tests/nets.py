@@ -118,6 +118,16 @@ def convolutional(seed: int, side: int = 4) -> Model:
     return net.finish(net.dense(value, 2 * (side // 2) ** 2, 3))
 
 
+def residual_convolutional(seed: int, side: int = 4) -> Model:
+    """Conv – ReLU – (Conv – ReLU – Conv, and a path around them) – ReLU – dense, two outputs."""
+    net = Net(seed, side * side)
+    value = conv((3, 3), (1, 2), pads=[1, 1, 1, 1])(net, net("Reshape", "x", net.ints(1, 1, side, side)))
+    value = net("Relu", value)
+    inner = net("Relu", conv((3, 3), (2, 2), pads=[1, 1, 1, 1])(net, value))
+    value = net("Relu", net("Add", conv((3, 3), (2, 2), pads=[1, 1, 1, 1])(net, inner), value))
+    return net.finish(net.dense(net("Flatten", value), 2 * side**2, 2))
+
+
 def ending_in_relu(seed: int, inputs: int) -> Model:
     net = Net(seed, inputs)
     return net.finish(net("Relu", net.dense(net("Relu", net.dense("x", inputs, 4)), 4, 2)))

@@ -4,6 +4,8 @@ A search holds the network (its numbers in float64 and float32), which nothing c
 the batch at work takes. Of what the network leaves, domains and batches get a half each. The sizes of batches are made
 for speed; together they take `USUAL` bytes at most, and where their half is less they shrink in proportion.
 
+What batches leave of their half may be taken by networks folded for instances that wait for their turn.
+
 Not counted: Python's and the libraries' own memory, the network folded for one box, the bounds of all nodes, and what
 onnxruntime takes for a replay.
 """
@@ -31,6 +33,11 @@ class Budget:
     def half(self) -> int | None:
         """What open domains may take, and what a batch may."""
         return None if self.memory is None else max(1, (self.memory - self.network) // 2)
+
+    @property
+    def spare(self) -> int | None:
+        """What batches of the usual sizes leave of their half."""
+        return None if self.half is None else max(0, self.half - USUAL)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

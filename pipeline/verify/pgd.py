@@ -112,7 +112,7 @@ def _attack_chunk(
     box = inner_box(problems)
     low, high = box.lower.float().unsqueeze(1), box.upper.float().unsqueeze(1)
     width = high - low
-    count, restarts = len(problems), effort.restarts
+    restarts = effort.restarts
     owners, counts = problems.owner.unique_consecutive(return_counts=True)
     random = torch.cat(
         [
@@ -123,12 +123,12 @@ def _attack_chunk(
     x = low + random * width
     x[:, 0] = (low[:, 0] + high[:, 0]) / 2
     x = torch.maximum(torch.minimum(x, high), low)
-    best, best_value = x.clone(), torch.full((count, restarts), float("inf"))
+    best, best_value = x.clone(), torch.full((len(x), restarts), float("inf"))
     device = graph_device(graph)
     for step in range(effort.steps + 1):
         x.requires_grad_(True)
         y = graph.forward(x.to(device).view(-1, *graph.input.shape)).flatten(1).cpu()
-        value = problems.values(x, y.view(count, restarts, -1)).amax(2)
+        value = problems.values(x, y.view(len(x), restarts, -1)).amax(2)
         better = value.detach() < best_value
         best_value = torch.where(better, value.detach(), best_value)
         best = torch.where(better.unsqueeze(2), x.detach(), best)
@@ -140,6 +140,11 @@ def _attack_chunk(
         size = 0.25 * (1 - step / effort.steps) + 0.005
         with torch.no_grad():
             x = torch.maximum(torch.minimum(x - size * width * gradient.sign(), high), low)
+        left = torch.tensor([owner not in found for owner in problems.owner.tolist()])
+        if not left.all():  # those that are decided need no more steps
+            problems, box = problems[left], box[left]
+            x, best, best_value = x[left], best[left], best_value[left]
+            low, high, width = low[left], high[left], width[left]
 
 
 def _judge(

@@ -105,7 +105,7 @@ def _region(
             outcome = split(lambda: progress.domains >= BURST or expired())
     if outcome == "unknown" and (few or progress.open):
         brief = deadline.within(ATTACK_SHARE * deadline.left)
-        engine.attack([work], number, THOROUGH, seed + 1, brief)
+        engine.attack([work], [number], THOROUGH, seed + 1, brief)
         if not work.verdict:
             with spent("branch", work):
                 outcome = split(expired)

@@ -1,38 +1,33 @@
 """Several instances of one network as one problem, so that their domains share batches.
 
 Folded for different boxes, a network has other neurons left on each. The folded networks are padded to the largest of
-each layer with neurons (and inputs) that are always zero, and stacked (`graph.stacked`); what belongs to a domain (its
-maps, box, bounds of neurons) is that of its clause's instance. A domain's bound is what it is alone, but for rounding.
+each layer with neurons (and inputs) that are always zero, layers and paths that only some have are zero in the others,
+and maps stand side by side (`graph.stacked`); what belongs to a domain (its maps, box, bounds of neurons) is that of
+its clause's instance. A domain's bound is what it is alone, but for rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from secateur.pipeline.verify.bounding.branching import LEVELS
 from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.relaxation import Schedule
 from secateur.pipeline.verify.bounding.specification import NEVER
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
-from secateur.pipeline.verify.graph.operations import Dense, Sparse
-from secateur.pipeline.verify.graph.stacked import Parts, Stacked
+from secateur.pipeline.verify.graph.operations import Dense, Input, Relu, Sparse, Sum
+from secateur.pipeline.verify.graph.stacked import Beside, Map, Parts, Stacked
 from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.search import relu_split
 from secateur.pipeline.verify.search.problem import REPLAYED, Problem, Progress
 
 Rows = dict[str, Tensor]
-
-
-def alike(folded: Folded) -> tuple[object, ...] | None:
-    """Folded networks of which this is the same can be joined; None: with no other."""
-    kinds = tuple((type(node.operation), node.inputs) for node in folded.graph.nodes)
-    if not folded.neurons or any(kind is Sparse for kind, _ in kinds):
-        return None
-    return kinds
 
 
 @dataclass
@@ -80,7 +75,7 @@ class Joined(Problem):
         return BoundGraph(
             tuple(
                 replace(node, operation=replace(node.operation, parts=parts))
-                if isinstance(node.operation, Stacked)
+                if isinstance(node.operation, Beside | Stacked)
                 else node
                 for node in graph.nodes
             )
@@ -104,9 +99,28 @@ class Joined(Problem):
             "neuron": neuron[:, :levels],
         }
 
+    def rows_from(self, member: int, rows: Rows) -> Rows:
+        """Rows of a member's own search, as those of all members are: what `rows_of` takes apart."""
+        place, count = self.places[member], len(rows["clause"])
+        neuron = torch.cat([place, place.new_full((1,), -1)])[rows["neuron"]]
+        levels = min(LEVELS, self.layout.total)
+        return {
+            "bound": rows["bound"],
+            "clause": rows["clause"] + torch.searchsorted(self.owner, member),
+            **{
+                name: rows[name].new_zeros(count, self.layout.total).index_copy(1, place, rows[name])
+                for name in ("signs", "multipliers")
+            },
+            "weights": pad(rows["weights"], (0, self.constant.shape[1] - rows["weights"].shape[1])),
+            "neuron": pad(neuron, (0, levels - neuron.shape[1]), value=-1),
+        }
 
-def join(members: Sequence[Problem]) -> Joined:
-    """One problem of several whose networks are `alike`."""
+
+def join(members: Sequence[Problem], *, stacked: bool | None = None) -> Joined:
+    """One problem of several instances of one network, each of which has neurons left.
+
+    `stacked`: their maps as one tensor (default: but on the CPU).
+    """
     folds = [member.folded for member in members]
     rows, constant = (
         _stacked_rows([getattr(member, name) for member in members], value)
@@ -123,19 +137,18 @@ def join(members: Sequence[Problem]) -> Joined:
     counts = torch.tensor([len(member.constant) for member in members], device=rows.device)
     owner = torch.arange(len(members), device=rows.device).repeat_interleave(counts)
     first = members[0]
-    joined = Joined(
-        rows, direct, constant, _padded(folds), first.dtype, first.filtered, tuple(members), owner
-    )
+    padded = _padded(folds, rows.device.type != "cpu" if stacked is None else stacked)
+    joined = Joined(rows, direct, constant, padded, first.dtype, first.filtered, tuple(members), owner)
     joined.places = tuple(_places(joined, member) for member in members)
     return joined
 
 
 def _places(joined: Joined, member: Problem) -> Tensor:
-    device = joined.rows.device
+    sizes = {original: len(kept) for original, kept in member.folded.neurons.values()}
     places, start = [], 0
-    for position, size in joined.layout.sizes.items():
-        places.append(torch.arange(start, start + member.layout.sizes[position], device=device))
-        start += size
+    for original, everything in joined.folded.neurons.values():
+        places.append(torch.arange(start, start + sizes.get(original, 0), device=joined.rows.device))
+        start += len(everything)
     return torch.cat(places)
 
 
@@ -145,54 +158,85 @@ def _stacked_rows(each: Sequence[Tensor], value: float) -> Tensor:
     return torch.cat([pad(t, (*[0, 0] * (t.dim() - 2), 0, most - t.shape[1]), value=value) for t in each])
 
 
-def _padded(folds: Sequence[Folded]) -> Folded:
+OUTPUT = sys.maxsize
+"""What stands for the network's output among the positions of the original's ReLUs."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """How a folded network comes to one layer of neurons, or to its output: positions of the ReLU (or the output), of
+    the sum of maps before it, and of the maps by the original position of what each reads, a ReLU or (0) the input."""
+
+    place: int
+    end: int
+    maps: dict[int, int]
+
+
+def _layers(folded: Folded) -> dict[int, _Layer]:
+    """By the original position of the layer's ReLU, or `OUTPUT`."""
+    graph = folded.graph
+    original = {0: 0} | {place: position for place, (position, _) in folded.neurons.items()}
+    layers: dict[int, _Layer] = {}
+    maps: dict[int, int] = {}
+    for place, node in enumerate(graph.nodes):
+        if isinstance(node.operation, Dense | Sparse):
+            maps[original[node.inputs[0]]] = place
+        if place in folded.neurons:
+            layers[original[place]], maps = _Layer(place, graph.preactivation(place), maps), {}
+    return {**layers, OUTPUT: _Layer(graph.output, graph.output, maps)}
+
+
+def _padded(folds: Sequence[Folded], stacked: bool) -> Folded:
     """The folded networks as one, whose tensors lead with their number."""
-    first = folds[0]
-    sizes = [max(fold.graph.nodes[p].size for fold in folds) for p in range(len(first.graph.nodes))]
+    like = folds[0].box.lower
+    layers = [_layers(fold) for fold in folds]
 
-    def side(tensors: Sequence[Tensor], size: int) -> Tensor:
-        return torch.cat([pad(tensor, (0, size - tensor.shape[1])) for tensor in tensors])
-
-    nodes = []
-    for position, node in enumerate(first.graph.nodes):
-        operation = node.operation
-        if isinstance(operation, Dense):
-            maps = [fold.graph.nodes[position].operation for fold in folds]
-            operation = _stack(
-                [each for each in maps if isinstance(each, Dense)], sizes[position], sizes[node.inputs[0]]
-            )
-        nodes.append(Node(node.name, operation, node.inputs, (sizes[position],)))
-    box = Box(*(side([getattr(f.box, name) for f in folds], sizes[0]) for name in ("lower", "upper")))
-    everything = {p: torch.arange(sizes[p], device=box.lower.device) for p in (0, *first.neurons)}
-    return Folded(
-        BoundGraph(tuple(nodes)),
-        box,
-        everything[0],
-        {p: (original, everything[p]) for p, (original, _) in first.neurons.items()},
-        {
-            p: (
-                side([f.bounds[p][0] for f in folds], sizes[p]),
-                side([f.bounds[p][1] for f in folds], sizes[p]),
-            )
-            for p in first.bounds
-        },
-        {p: side([f.magnitudes[p] for f in folds], sizes[p]) for p in first.magnitudes},
-    )
-
-
-def _stack(maps: Sequence[Dense], outputs: int, inputs: int) -> Stacked:
-    weight = torch.stack(
-        [pad(m.weight, (0, inputs - m.weight.shape[1], 0, outputs - m.weight.shape[0])) for m in maps]
-    )
-    bias = None
-    if any(m.bias is not None for m in maps):
-        bias = torch.stack(
-            [
-                weight.new_zeros(outputs) if m.bias is None else pad(m.bias, (0, outputs - len(m.bias)))
-                for m in maps
-            ]
+    def side(tensors: Iterable[Tensor | None], size: int) -> Tensor:
+        """Tensors (1, n), or None for zeros, as one (I, size)."""
+        nothing = like.new_zeros(1, 0)
+        return torch.cat(
+            [pad(t, (0, size - t.shape[1])) for t in (nothing if t is None else t for t in tensors)]
         )
-    return Stacked(weight, bias, padded=weight.device.type != "cpu")
+
+    width = max(fold.box.lower.shape[1] for fold in folds)
+    nodes = [Node(folds[0].graph.input.name, Input(), (), (width,))]
+    place = {0: 0}
+    bounds: dict[int, tuple[Tensor, Tensor]] = {}
+    magnitudes = {0: side((fold.magnitudes[0] for fold in folds), width)}
+    for target in sorted(set().union(*layers)):
+        own = [(fold, each.get(target)) for fold, each in zip(folds, layers, strict=True)]
+        size = max(fold.graph.nodes[layer.end].size for fold, layer in own if layer)
+        first = len(nodes)
+        for source in sorted(set().union(*(layer.maps for _, layer in own if layer))):
+            maps = [_map(fold, layer.maps.get(source)) if layer else None for fold, layer in own]
+            sizes = (size, nodes[place[source]].size)
+            operation = Stacked.of(maps, sizes, like) if stacked else Beside(tuple(maps), sizes)
+            nodes.append(Node(f"{target}/{source}", operation, (place[source],), (size,)))
+        count = len(nodes) - first
+        if count > 1:
+            nodes.append(Node(f"{target}", Sum((1.0,) * count), tuple(range(first, len(nodes))), (size,)))
+        magnitude = side((fold.magnitudes[layer.end] if layer else None for fold, layer in own), size)
+        magnitudes |= dict.fromkeys(range(first, len(nodes)), magnitude)
+        if target != OUTPUT:
+            here = place[target] = len(nodes)
+            nodes.append(Node(f"{target}/relu", Relu(), (here - 1,), (size,)))
+            low, high = (
+                side((fold.bounds[layer.place][i] if layer else None for fold, layer in own), size)
+                for i in (0, 1)
+            )
+            bounds[here] = low, high
+            magnitudes[here] = side(
+                (fold.magnitudes[layer.place] if layer else None for fold, layer in own), size
+            )
+    box = Box(*(side((getattr(fold.box, name) for fold in folds), width) for name in ("lower", "upper")))
+    everything = [torch.arange(node.size, device=like.device) for node in nodes]
+    neurons = {here: (target, everything[here]) for target, here in place.items() if here}
+    return Folded(BoundGraph(tuple(nodes)), box, everything[0], neurons, bounds, magnitudes)
+
+
+def _map(folded: Folded, position: int | None) -> Map:
+    operation = None if position is None else folded.graph.nodes[position].operation
+    return operation if isinstance(operation, Dense | Sparse) else None
 
 
 @dataclass
@@ -215,17 +259,17 @@ def search(
     most: int,
     expired: Callable[[], bool],
 ) -> None:
-    """Branch and bound of new instances whose networks are `alike`, in shared batches, as `relu_split.solve`.
+    """Branch and bound of instances of one network, each of which has neurons left, in shared batches, as
+    `relu_split.solve`: from what is open of each, or from its root where nothing is.
 
-    One of which so many as `most` domains were looked at leaves, as do domains in which nothing is left to split: what
-    is open is then in the members' own stores, from which their own searches go on.
+    One of which so many as `most` domains were looked at here leaves, as do domains in which nothing is left to split:
+    what is open is then in the members' own stores, from which their own searches go on.
     """
     problem = join([member.problem for member in members])
-    counts = torch.zeros(len(members), dtype=torch.long, device=problem.owner.device)
-    over = torch.zeros(len(members), dtype=torch.bool, device=problem.owner.device)
-    starts = torch.searchsorted(
-        problem.owner, torch.arange(len(members), device=problem.owner.device)
-    ).tolist()
+    device = problem.owner.device
+    counts = torch.zeros(len(members), dtype=torch.long, device=device)
+    over = torch.zeros(len(members), dtype=torch.bool, device=device)
+    starts = torch.searchsorted(problem.owner, torch.arange(len(members), device=device)).tolist()
 
     def suspect(x: Tensor, clause: int) -> bool:
         i = int(problem.owner[clause])
@@ -235,34 +279,35 @@ def search(
             member.outcome, over[i] = "sat", True
         return False
 
+    fresh = torch.tensor([not len(member.progress.store) for member in members], device=device)
     together = Progress()
-    clause = torch.arange(len(problem.owner), device=problem.owner.device)
+    for i, member in enumerate(members):
+        if len(member.progress.store):
+            together.store.put(**problem.rows_from(i, member.progress.store.drain()))
+    clause = torch.nonzero(fresh[problem.owner]).flatten()
     signs = clause.new_zeros((len(clause), problem.layout.total), dtype=torch.int8)
-    new: Rows = {"clause": clause, "signs": signs, "weights": problem.weights()}
+    new: Rows = {"clause": clause, "signs": signs, "weights": problem.weights()[clause]}
     leaving: list[Rows] = []
     while True:
-        counts += torch.bincount(problem.owner[new["clause"]], minlength=len(members))
-        over |= counts >= most
-        begun = "multipliers" in new
-        relu_split.bounded(problem, new, None, schedule if begun else first, expired, suspect, together)
-        picked: Rows = {}
-        while len(together.store) and not expired() and not len(picked.get("clause", ())):
-            picked = together.store.take(batch)
-            owner = problem.owner[picked["clause"]]
-            stays = ~over[owner] & (picked["neuron"][:, 0] >= 0)
-            leaving.append({name: values[~stays] for name, values in picked.items()})
-            order = torch.argsort(owner[stays], stable=True)
-            picked = {name: values[stays][order] for name, values in picked.items()}
-        if not len(picked.get("clause", ())):
+        if len(new["clause"]):
+            counts += torch.bincount(problem.owner[new["clause"]], minlength=len(members))
+            over |= counts >= most
+            begun = "multipliers" in new
+            relu_split.bounded(problem, new, None, schedule if begun else first, expired, suspect, together)
+        if not len(together.store) or expired():
             break
-        new = relu_split.children(picked, batch // relu_split.SHORT)
-    if len(together.store):
-        leaving.append(together.store.drain())
+        picked = together.store.take(batch)
+        owner = problem.owner[picked["clause"]]
+        stays = ~over[owner] & (picked["neuron"][:, 0] >= 0)
+        leaving.append({name: values[~stays] for name, values in picked.items()})
+        order = torch.argsort(owner[stays], stable=True)
+        picked = {name: values[stays][order] for name, values in picked.items()}
+        new = relu_split.children(picked, batch // relu_split.SHORT) if len(order) else picked
+    leaving = [rows for rows in (*leaving, together.store.drain()) if rows]
+    rest = {name: torch.cat([rows[name] for rows in leaving]) for name in (leaving[0] if leaving else ())}
     for i, member in enumerate(members):
         member.progress.domains += int(counts[i])
-        for rows in leaving:
-            mine = problem.rows_of(i, rows)
-            if len(mine["clause"]):
-                member.progress.store.put(**mine)
-        if member.outcome != "sat" and not len(member.progress.store):
+        if rest:
+            member.progress.store.put(**problem.rows_of(i, rest))
+        if member.outcome != "sat" and not len(member.progress.store) and not member.progress.undecided:
             member.outcome = "unsat"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -130,12 +131,15 @@ class Problem(Clauses):
     folded: Folded
     dtype: torch.dtype = torch.float32
     filtered: bool = False
-    fast: BoundGraph = field(init=False)
     layout: Layout = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fast = self.folded.graph.to(self.dtype, self.rows.device)
         self.layout = Layout({p: len(kept) for p, (_, kept) in self.folded.neurons.items()})
+
+    @cached_property
+    def fast(self) -> BoundGraph:
+        """The folded graph in the fast number type, made when it is needed."""
+        return self.folded.graph.to(self.dtype, self.rows.device)
 
     def folded_of(self, clause: Tensor) -> Folded:
         """The folded network."""

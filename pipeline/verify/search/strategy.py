@@ -11,15 +11,15 @@ from torch import Tensor
 from secateur.pipeline.verify.bounding.relaxation import Schedule
 from secateur.pipeline.verify.bounding.specification import SubProblems
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, gamma
-from secateur.pipeline.verify.memory import scaled
+from secateur.pipeline.verify.memory import for_domains, scaled
 from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.replay import Replay
 from secateur.pipeline.verify.search import conflict_split, cut_split, input_split, joined_boxes, relu_split
-from secateur.pipeline.verify.search.joined import Member, alike, search
+from secateur.pipeline.verify.search.joined import Member, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
-from secateur.pipeline.verify.search.work import CLOSED, Deadline, Root, Work, spent
+from secateur.pipeline.verify.search.work import CLOSED, Deadline, Root, Work, joint_deadline, spent
 from secateur.pipeline.verify.store import Store
 
 FIRST_SCHEDULE = Schedule(30)
@@ -33,6 +33,14 @@ NEURON_SCHEDULE = Schedule(10, alpha_rate=0.1, beta_rate=0.05)
 
 SPLIT_NUMBERS = 400_000
 """Domains × neurons of one batch, where neurons are split."""
+
+SHARED_MULTIPLICATIONS = 2_000_000
+"""Multiplications of a folded network up to which instances share batches on a CPU. The first hundred domains of each
+of 16 (small networks for digits, 0.1 to 0.3 million) took 1.3 to 1.8 times less time together; 1.1 times with four of
+4.5 million, 0.9 times with six of 9 million (oval21): these fill batches alone, and put each other out of the cache."""
+
+ROW_BYTES = 6
+"""What a stored domain takes a neuron."""
 
 CUT_NUMBERS, LEAST_CUT = 200_000, 8
 """Domains × arguments of one batch, where arguments of other nonlinear nodes are split, and the fewest domains: with 3
@@ -75,38 +83,48 @@ def branch(root: Root, work: Work, replay: Replay, deadline: Deadline, *, domain
 
 
 def branch_together(
-    roots: Sequence[tuple[Root, Work]],
-    graph: BoundGraph,
-    replay: Replay,
-    deadline: Deadline,
-    *,
-    domains: int,
+    roots: Sequence[tuple[Root, Work]], graph: BoundGraph, replay: Replay, *, domains: int
 ) -> None:
-    """`branch`, for a number of domains, of several instances of one network, `graph`. Those that are alike share
-    batches (the parts of boxes for fewer domains); of the others those begin whose neurons are split."""
-    for group in _alike(roots, graph):
-        # Each pays the same for a batch that is shared: then the one that has least time left must not pay too much.
-        limit = deadline.within(len(group) * min(work.timeout - work.seconds for _, work in group))
+    """`branch`, for a number of domains, of several instances of one network, `graph`. Those that can (see `shares`)
+    share batches (the parts of boxes for fewer domains); of the others those begin whose neurons are split."""
+    for group in _groups(roots, graph):
+        root, work = group[0]
         if len(group) > 1:
-            _branch_joined(group, graph, replay, limit, domains)
-        elif not group[0][0].few:
-            branch(*group[0], replay, limit, domains=domains)
+            _branch_joined(group, graph, replay, joint_deadline([each for _, each in group]), domains)
+        elif not root.few:
+            branch(root, work, replay, work.deadline, domains=domains)
 
 
-def _alike(roots: Sequence[tuple[Root, Work]], graph: BoundGraph) -> list[list[tuple[Root, Work]]]:
+def _groups(roots: Sequence[tuple[Root, Work]], graph: BoundGraph) -> list[list[tuple[Root, Work]]]:
     """Those that share batches, in order."""
     boxes: list[tuple[Root, Work]] = []
-    kinds: dict[object, list[tuple[Root, Work]]] = {}
+    groups: dict[object, list[tuple[Root, Work]]] = {}
     for root, work in roots:
+        joins = shares(root) and not work.deadline.passed()
         if not root.few:
-            kind = alike(root.folded)
-            # The bounds of the neurons of small ones are tightened domain by domain.
-            alone = kind is None or relu_split.tightens(root.folded)
-            kinds.setdefault(id(work) if alone else kind, []).append((root, work))
-        elif root.inner is None:
+            groups.setdefault("shared" if joins else id(work), []).append((root, work))
+        elif joins:
             boxes.append((root, work))
     together = joined_boxes.groups(graph, [root.nodes for root, _ in boxes], MOST_INPUTS)
-    return [[boxes[i] for i in group] for group in together] + list(kinds.values())
+    return [[boxes[i] for i in group] for group in together] + list(groups.values())
+
+
+def shares(root: Root) -> bool:
+    """Whether its domains gain by sharing batches with those of other instances (but for small ones, whose neurons'
+    bounds are tightened domain by domain)."""
+    folded = root.folded
+    if root.few:
+        return root.inner is None
+    small = (
+        folded.inputs.device.type != "cpu" or refine.multiplications(folded.graph) <= SHARED_MULTIPLICATIONS
+    )
+    return root.inner is None and bool(folded.neurons) and small and not relu_split.tightens(folded)
+
+
+def held(root: Root) -> int:
+    """How many bytes its folded network takes while its domains share batches, in all its copies."""
+    graph, stacked = root.folded.graph, root.folded.inputs.device.type != "cpu"
+    return graph.bytes * 2 + (12 * refine.multiplications(graph) if stacked else 0)
 
 
 def _branch_joined(
@@ -127,24 +145,36 @@ def _branch_joined(
             problem = Problem(*specification(problems, root.folded), root.folded, filtered=root.filtered)
             judge = _judge(root, work, problems, replay)
             members.append(Member(problem, work.left.progress, judge))
+        before = [member.progress.domains for member in members]
         if group[0][0].few:
             nodes = [root.nodes for root, _ in group]
             joined_boxes.search(
                 members, graph, nodes, batch=_boxes, most=SHARED_BOXES, expired=deadline.passed
             )
         else:
-            layers = zip(*(member.problem.layout.sizes.values() for member in members), strict=True)
+            neurons = _neurons(members)
+            limit = for_domains()
+            room = domains if limit is None else limit // (2 * len(group) * ROW_BYTES * neurons)
             search(
                 members,
                 first=FIRST_SCHEDULE,
                 schedule=NEURON_SCHEDULE,
-                batch=batch_of(sum(map(max, layers))),
-                most=domains,
+                batch=batch_of(neurons),
+                most=max(1, min(domains, room)),
                 expired=deadline.passed,
             )
-    for member, work, where in zip(members, works, wheres, strict=True):
-        work.domains += member.progress.domains
+    for member, work, where, already in zip(members, works, wheres, before, strict=True):
+        work.domains += member.progress.domains - already
         _conclude(work, where, member.outcome)
+
+
+def _neurons(members: Sequence[Member]) -> int:
+    """Of the network that they are joined to."""
+    widest: dict[int, int] = {}
+    for member in members:
+        for layer, kept in member.problem.folded.neurons.values():
+            widest[layer] = max(len(kept), widest.get(layer, 0))
+    return sum(widest.values())
 
 
 def _conclude(work: Work, where: Tensor, outcome: str) -> None:

@@ -111,6 +111,11 @@ class Work:
         """What it has cost so far; of batches that it shared, its share."""
         return sum(self.phases.values())
 
+    @property
+    def deadline(self) -> Deadline:
+        """When its time is over."""
+        return Deadline(self.timeout - self.seconds, self.stop)
+
     def open(self, region: int | None = None) -> Tensor:
         """Positions of the sub-problems (of a region) not yet refuted."""
         still = ~(self.bounds > 0)
@@ -166,13 +171,41 @@ def layer_stability(graph: BoundGraph, nodes: NodeBounds) -> tuple[LayerStabilit
     return tuple(layers)
 
 
-def joint(works: Sequence[Work], region: int | None = None) -> tuple[SubProblems, Tensor]:
-    """The open sub-problems (of a region) of works without a verdict, in one, and which of its work's each is, (P,).
+def joint_deadline(works: Sequence[Work], share: float = 1.0) -> Deadline:
+    """When none of `works` has spent more than this share of what it has left, if each pays the same."""
+    seconds = share * len(works) * min(work.timeout - work.seconds for work in works)
+    return Deadline(seconds, lambda: any(work.stop() for work in works))
+
+
+def parted(works: Sequence[tuple[Work, int]], most: int) -> Iterator[list[tuple[Work, int]]]:
+    """Works, each with a region of its own, in parts of at most so many open sub-problems (or one work) which have
+    about as much time left: a rung that a part pays in equal shares is then no shorter for one than by itself."""
+    part: list[tuple[Work, int]] = []
+    for pair in works:
+        longer = [*part, pair]
+        left = sorted(work.deadline.left for work, _ in longer)
+        count = sum(len(work.open(region)) for work, region in longer)
+        if part and (count > most or left[-1] > 2 * left[0]):
+            yield part
+            longer = [pair]
+        part = longer
+    if part:
+        yield part
+
+
+def joint(works: Sequence[Work], regions: Sequence[int] | None = None) -> tuple[SubProblems, Tensor]:
+    """The open sub-problems (each of one region) of works without a verdict, in one, and which of its work's each is,
+    (P,).
 
     Their owners are positions in `works`; the boxes are those of all works, in order.
     """
     problems = subproblems([work.query for work in works])
-    own = [torch.zeros(0, dtype=torch.long) if work.verdict else work.open(region) for work in works]
+    own = [
+        torch.zeros(0, dtype=torch.long)
+        if work.verdict
+        else work.open(None if regions is None else regions[i])
+        for i, work in enumerate(works)
+    ]
     starts = torch.searchsorted(problems.owner, torch.arange(len(works))).tolist()
     keep = torch.cat([start + where for start, where in zip(starts, own, strict=True)])
     return problems[keep], torch.cat(own)

@@ -16,7 +16,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nets import convolutional, mlp, residual
+from factories import box_property
+from nets import convolutional, mlp, residual, residual_convolutional
+from problems import problem_of
 from secateur.pipeline.verify.bounding.crown import Box, backward
 from secateur.pipeline.verify.bounding.optimise import optimise
 from secateur.pipeline.verify.bounding.relaxation import Relaxations, Schedule
@@ -26,6 +28,8 @@ from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
 from secateur.pipeline.verify.graph.curves import Sigmoid
 from secateur.pipeline.verify.graph.lowering import lower
 from secateur.pipeline.verify.graph.operations import Dense, Elementwise, Input, Product
+from secateur.pipeline.verify.search.joined import join
+from secateur.pipeline.verify.search.problem import certified_linear
 
 DOMAINS, ROWS = 3, 2
 
@@ -137,3 +141,46 @@ def test_rigorous_bounds_stay_on_the_device_and_never_wait(name: str) -> None:
             magnitudes=on_gpu(mode, magnitude),
         )
         assert linear.minimum(on_gpu(mode, box)).device.type == "cuda"
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_domains_of_several_instances_stay_on_the_device_and_never_wait(stacked: bool) -> None:
+    """Of residual convolutional networks folded for three boxes, each in one batch of two domains a clause; but for
+    the wait that `Parts.of` has a batch."""
+    model = residual_convolutional(24)
+    texts = [
+        box_property([-r] * 16, [r] * 16, 2, "(or (and (>= Y_0 2.0)) (and (<= Y_1 0.0)))")
+        for r in (0.3, 0.4, 0.5)
+    ]
+    problem = join([problem_of(model, text) for text in texts], stacked=stacked)
+    clause = torch.arange(len(problem.owner)).repeat_interleave(2)
+    signs = torch.zeros(len(clause), problem.layout.total, dtype=torch.int8)
+    signs[:, 0] = torch.tensor([1, -1]).repeat(len(problem.owner))
+    rows = problem.specification(clause, torch.float32)
+    own = problem.weights()[clause]
+    exact = (
+        problem.folded_of(clause),
+        problem.relaxations(clause, signs, torch.float64),
+        problem.layout.split(signs.double().abs().unsqueeze(1)),
+        problem.specification(clause, torch.float64),
+        own.double(),
+    )
+    arguments = (
+        problem.fast_of(clause),
+        problem.relaxations(clause, signs, torch.float32),
+        problem.box_of(clause, torch.float32),
+    )
+    with FakeTensorMode() as mode:
+        graph, relaxations, box = (on_gpu(mode, value) for value in arguments)
+        result = optimise(
+            graph,
+            relaxations,
+            box,
+            graph.output,
+            on_gpu(mode, rows.rows),
+            Schedule(3),
+            weights=on_gpu(mode, own),
+        )
+        assert result.bound.device.type == "cuda"
+        linear = certified_linear(*(on_gpu(mode, value) for value in exact))
+        assert linear.constant.device.type == "cuda"

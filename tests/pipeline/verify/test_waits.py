@@ -10,6 +10,7 @@ devices are checked on fake tensors in `test_device`.)
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.embed import embed
 from secateur.pipeline.verify.region.fold import fold_and_bound
 from secateur.pipeline.verify.region.refine import Allowance
-from secateur.pipeline.verify.search import cut_split, input_split, joined_boxes, relu_split, strategy
+from secateur.pipeline.verify.search import cut_split, input_split, joined, joined_boxes, relu_split, strategy
 from secateur.pipeline.verify.search.joined import Member, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.store import Store
@@ -139,6 +140,13 @@ def instances(batch: int, batches: Batches) -> None:
     search(members, first=SCHEDULE, schedule=SCHEDULE, batch=batch, most=10**6, expired=batches.over)
 
 
+def stacked_instances(batch: int, batches: Batches) -> None:
+    """As on a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joined, "join", partial(joined.join, stacked=True))
+        instances(batch, batches)
+
+
 def boxes(batch: int, batches: Batches) -> None:
     model = dense("Relu", 6)
     ready = engine.Engine(model)
@@ -193,7 +201,9 @@ def a_batch(kind: Callable[[int, Batches], None], batch: int) -> tuple[float, fl
     return waits.count / batches.count, batches.domains / batches.count
 
 
-@pytest.mark.parametrize("kind", [neurons, instances, boxes, inputs, arguments, refinement])
+@pytest.mark.parametrize(
+    "kind", [neurons, instances, stacked_instances, boxes, inputs, arguments, refinement]
+)
 def test_waits_are_so_many_a_batch_whatever_its_size(kind: Callable[[int, Batches], None]) -> None:
     (waits, domains), (more_waits, more_domains) = (a_batch(kind, batch) for batch in (8, 256))
     assert more_domains > 4 * domains
