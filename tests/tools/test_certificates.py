@@ -74,6 +74,12 @@ def test_nothing_is_written_with_another_verdict(invoke: Invoke, files: tuple[st
     assert not Path(files[2]).exists()
 
 
+def test_nothing_is_written_when_time_is_over(invoke: Invoke, files: tuple[str, str, str]) -> None:
+    result = invoke("verify", *files[:2], "--certificate", files[2], "--timeout", 0.001)
+    assert (result.exit_code, result.stdout) == (0, "timeout\n")
+    assert not Path(files[2]).exists()
+
+
 def test_refused_before_the_work(invoke: Invoke, files: tuple[str, str, str], tmp_path: Path) -> None:
     net = Net(0, 4)
     smooth = str(tmp_path / "smooth.onnx")

@@ -165,6 +165,22 @@ def test_bounds_hold_in_exact_arithmetic() -> None:
     assert naive > 5  # or the cases are too easy to show anything
 
 
+def test_rows_that_cancel_by_their_decimals_alone() -> None:
+    """3 · 0.1y - 0.3y is 0, but not with the float64s next to 0.1 and 0.3."""
+    net = Net(0, 1)
+    own = read(net.finish(net("MatMul", "x", net.constant([[1.0]]))))
+    text = box_property([1e6], [1e6], 1, "(and (<= (* 0.1 Y_0) 0.0) (<= (* -0.3 Y_0) 0.0))")
+    (region,) = vnnlib.parse(text, "p").regions
+    folded, columns = fold(own, region.lower, region.upper)
+    weights = np.array([[3.0, 1.0]])
+    leaf = Leaves(np.zeros(1, np.int64), np.zeros((1, 0), np.int8), np.zeros((1, 0)), weights)
+    assert (weights @ region.clauses[0].outputs).item() > 0
+    (bound,), _ = bound_leaves(
+        folded, columns, Clauses.of(region), leaf, region.lower[None], region.upper[None], []
+    )
+    assert -1e-6 < bound <= 0
+
+
 def test_the_upper_line_is_above_the_relu_in_exact_arithmetic() -> None:
     random = np.random.default_rng(0)
     scale = 10.0 ** random.uniform(-300, 300, size=(1, 400))

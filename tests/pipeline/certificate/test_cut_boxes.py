@@ -139,3 +139,40 @@ def test_a_boxs_bounds_do_not_depend_on_its_batch() -> None:
         for (low, high), (least, most) in zip(together, alone, strict=True):
             np.testing.assert_allclose(low[i], least[0], rtol=1e-9, atol=1e-12)
             np.testing.assert_allclose(high[i], most[0], rtol=1e-9, atol=1e-12)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25)
+def test_no_certificate_of_what_is_satisfiable(seed: int) -> None:
+    """Random trees of boxes, each leaf refuted with random slopes and weights: some leaf's bound is not positive."""
+    random = np.random.default_rng(seed)
+    model = mlp(seed, 3, (6, 5), 2)
+    query = threshold(model, -0.1)
+    (region,) = query.regions
+    _, columns = fold(read(model), region.lower, region.upper)
+    tree, boxes = prove.Tree(), [(region.lower, region.upper)]
+    for _ in range(int(random.integers(0, 8))):
+        leaf = int(random.choice(np.flatnonzero(np.array(tree.axis) < 0)))
+        low, high = boxes[leaf]
+        axis = int(random.integers(3))
+        cut = float(random.uniform(low[axis], high[axis]))
+        tree.split(np.array([leaf]), np.array([axis]), np.array([cut]))
+        boxes += [(low, at(high, axis, cut)), (at(low, axis, cut), high)]
+    leaves = np.flatnonzero(np.array(tree.axis) < 0)
+    proof = RegionProof(
+        columns=columns,
+        slopes={},
+        parent=np.array(tree.parent),
+        axis=np.array(tree.axis),
+        cut=np.array(tree.cut),
+        box=leaves,
+        clause=np.zeros(len(leaves), np.int64),
+        alpha=random.integers(0, 65536, size=(len(leaves), sum(map(len, columns)))).astype(np.uint16),
+        weights=random.exponential(size=(len(leaves), 1)).astype(np.float32),
+        first=np.zeros(len(leaves) + 1, np.int64),
+        neuron=np.zeros(0, np.int64),
+        sign=np.zeros(0, np.int8),
+        beta=np.zeros(0, np.float32),
+    )
+    with pytest.raises(CheckFailed, match="expected a positive bound"):
+        check(model, query, Certificate(model.sha256, query.sha256, (proof,)), "c")
