@@ -14,10 +14,10 @@ The packages, in the order in which a query meets them:
 * `region`: `fold`: a network of ReLUs as small dense maps for one box; `refine` (on a `unit_box`): its neurons' bounds
   by branch and bound of their own; `embed`: any other network for one box; `hull`: either for several boxes at once;
 * `search`: `relu_split` (with `halfspace`, `leaf`; `joined`: of several instances at once), `conflict_split` (with
-  `conflicts`, `triangle`), `input_split` (`joined_boxes`: of several instances, which are its `members`), `cut_split`:
-  branch and bound over ReLUs, over ReLUs by linear programs that learn, over the input box, over arguments of any
-  nonlinear node; `problem`: what they share; `strategy`: which of them; `work`: the state of one query's search, which
-  `checkpoint` keeps on disk.
+  `conflicts`, `triangle`), `input_split` (`joined_boxes`: of several instances, which are its `members`), `cut_split`
+  (`joined_cuts`): branch and bound over ReLUs, over ReLUs by linear programs that learn, over the input box, over
+  arguments of any nonlinear node; `problem`: what they share; `strategy`: which of them; `work`: the state of one
+  query's search, which `checkpoint` keeps on disk.
 
 Beside them: `engine`, the ladder of all these; `pgd`: attack; `replay`: what makes a point a witness; `store`: domains
 in bounded memory; `memory`: how much these and the batches may take; `milp` (with `lp`): the exact reference;

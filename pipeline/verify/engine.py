@@ -1,8 +1,8 @@
 """The ladder: attack, CROWN, α-CROWN, branch and bound, each rung on what is still open.
 
-The first rungs treat a group of queries of one network in one batch, and where neurons are split, so do the longer
-attack and the beginning of the search (`share`), of as many as may be held folded at once; from there on the open ones
-come in turn, each of which fills batches of its own.
+The first rungs treat a group of queries of one network in one batch, and so do the longer attack and the beginning of
+the search (`share`), of as many as may be held ready at once; from there on the open ones come in turn, each of which
+fills batches of its own.
 """
 
 from __future__ import annotations
@@ -160,6 +160,11 @@ class Engine:
         return Box(*(side.to(self.device).reshape(shape) for side in (box.lower, box.upper)))
 
     @cached_property
+    def cuts_together(self) -> bool:
+        """Whether arguments of nonlinear nodes are cut, of several instances in shared batches."""
+        return not self.convolutional and strategy.cuts_together(self.graph)
+
+    @cached_property
     def logits(self) -> Engine | None:
         """The engine for queries that only compare outputs, where a Softmax gives these: the same without it."""
         graph = lower_to_logits(self.model)
@@ -197,8 +202,8 @@ class Engine:
             self._crown(still_open(works), deadline)
 
     def share(self, works: Sequence[Work], seed: int) -> int:
-        """The next rungs in shared batches, for works that are new, where neurons are split: branch and bound on the
-        folded networks, for `BURST` (or `EARLY`) domains each, and the thorough attack.
+        """The next rungs in shared batches, for works that are new: branch and bound on the networks as made
+        ready, for some domains each, and the thorough attack.
 
         How many of the first works it was: one at least, and all whose folded networks may be held at once and gain.
         """
@@ -209,7 +214,8 @@ class Engine:
             if taken and held + largest >= engine._room():
                 break
             taken += 1
-            if work.verdict or work.left is not None or not engine.graph.foldable or work.deadline.passed():
+            ready = engine.graph.foldable or engine.cuts_together
+            if work.verdict or work.left is not None or not ready or work.deadline.passed():
                 continue
             region = int(work.problems.region[work.open()[0]])
             with engine.budget.kept():

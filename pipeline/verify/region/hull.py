@@ -7,7 +7,7 @@ taken from, are right for every part of any of the boxes. Between the boxes noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from secateur.pipeline.verify.bounding.crown import Box
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
 from secateur.pipeline.verify.region.embed import embed, embedded_bounds
-from secateur.pipeline.verify.region.fold import Folded, fold
+from secateur.pipeline.verify.region.fold import Folded, fold, free_inputs
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,23 @@ class Hull:
         for place, (original, kept) in folded.neurons.items():
             values[folded.graph.preactivation(place)] = kept_of(graph.preactivation(original), kept)
         return Hull(folded, NodeBounds(Box(*values[0]), values))
+
+
+def groups(each: Sequence[NodeBounds], fits: Callable[[NodeBounds], bool]) -> list[list[int]]:
+    """Which boxes (B = 1 each, with some nodes' bounds) are made ready together: one after the other as long as what
+    is known on all of them `fits`, and what varies in each varies in all together."""
+    found: list[list[int]] = []
+    so_far: NodeBounds | None = None
+    for i, own in enumerate(each):
+        wider = own if so_far is None else union(stacked([so_far, own]))
+        varies = bool(torch.isin(free_inputs(own.box), free_inputs(wider.box)).all())
+        if so_far is not None and varies and fits(wider):
+            found[-1].append(i)
+            so_far = wider
+        else:
+            found.append([i])
+            so_far = own
+    return found
 
 
 def stacked(each: Sequence[NodeBounds]) -> NodeBounds:

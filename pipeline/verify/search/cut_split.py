@@ -14,7 +14,7 @@ is not complete: an argument whose interval has no number left inside leaves its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from math import prod
@@ -34,6 +34,8 @@ from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.search.problem import Clauses, Progress, certified
 from secateur.pipeline.verify.store import Store
 
+Rows = dict[str, Tensor]
+
 CERTIFIED_AT_END = 1_000
 """When time is over, the bounds of at most so many open domains are made rigorous, for the result's bound."""
 
@@ -41,11 +43,18 @@ NARROWEST = 1e-6
 """An interval of less than this share of its width at the root is not cut again."""
 
 
+def argument_sizes(graph: BoundGraph) -> dict[int, int]:
+    """The positions of the nodes that are arguments of nonlinear ones, in order, and their sizes."""
+    sources = sorted({source for p in graph.nonlinear for source in graph.nodes[p].inputs})
+    return {source: graph.nodes[source].size for source in sources}
+
+
 @dataclass
 class Arguments:
     """The arguments of all nonlinear nodes of a graph, V numbers in one flat vector, and their bounds at the root.
 
-    `sizes`: position of the node that is an argument → its size; `lower`, `upper` (V,): float64.
+    `sizes`: position of the node that is an argument → its size; `lower`, `upper` (I, V): float64, of one instance or
+    of several, whose numbers are `owner` below.
     """
 
     graph: BoundGraph
@@ -56,9 +65,9 @@ class Arguments:
 
     @staticmethod
     def of(graph: BoundGraph, nodes: NodeBounds) -> Arguments:
-        sources = sorted({source for p in graph.nonlinear for source in graph.nodes[p].inputs})
-        sides = (torch.cat([nodes.values[s][i].flatten() for s in sources]) for i in (0, 1))
-        return Arguments(graph, {s: graph.nodes[s].size for s in sources}, *sides)
+        sizes = argument_sizes(graph)
+        sides = (torch.cat([nodes.values[s][i].flatten(1) for s in sizes], 1) for i in (0, 1))
+        return Arguments(graph, sizes, *sides)
 
     def split(self, flat: Tensor) -> dict[int, Tensor]:
         """(B, V) → per argument (B, *shape)."""
@@ -67,21 +76,29 @@ class Arguments:
             s: part.unflatten(1, self.graph.nodes[s].shape) for s, part in zip(self.sizes, parts, strict=True)
         }
 
-    def relaxations(self, lower: Tensor, upper: Tensor, dtype: torch.dtype) -> Relaxations:
+    def whole(self, owner: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The bounds at the root, (B, V) of the instances `owner` (B,); of the only one (1, V)."""
+        return (self.lower, self.upper) if owner is None else (self.lower[owner], self.upper[owner])
+
+    def relaxations(
+        self, lower: Tensor, upper: Tensor, dtype: torch.dtype, owner: Tensor | None = None
+    ) -> Relaxations:
         """Relaxations on bounds (B, V), with split constraints where they are narrower than at the root.
 
-        Of a node none of whose arguments is cut in any domain it is the root's, (1, …). Waits for the device once.
+        Of a node none of whose arguments is cut in any domain it is the root's, (1, …), where there is one instance.
+        Waits for the device once.
         """
-        cuts = (lower > self.lower).to(torch.int8) + 2 * (upper < self.upper).to(torch.int8)
+        least, most = self.whole(owner)
+        cuts = (lower > least).to(torch.int8) + 2 * (upper < most).to(torch.int8)
         cut = self.split(cuts)
         anywhere = torch.stack([part.any() for part in cut.values()]).tolist()
         narrowed = {s for s, some in zip(cut, anywhere, strict=True) if some}
         low, high = self.split(lower.to(dtype)), self.split(upper.to(dtype))
-        root = self._root(dtype)
+        root = self._root(dtype) if owner is None else {}
         result = {}
         for p in self.graph.nonlinear:
             node = self.graph.nodes[p]
-            if narrowed.isdisjoint(node.inputs):
+            if p in root and narrowed.isdisjoint(node.inputs):
                 result[p] = root[p]
             else:
                 mine = [cut[s] if s in narrowed else None for s in node.inputs]
@@ -90,7 +107,7 @@ class Arguments:
 
     def _root(self, dtype: torch.dtype) -> Relaxations:
         if dtype not in self._known:
-            sides = (self.split(side.to(dtype).unsqueeze(0)) for side in (self.lower, self.upper))
+            sides = (self.split(side.to(dtype)) for side in (self.lower, self.upper))
             low, high = sides
             self._known[dtype] = {
                 p: relax(node.operation, [(low[s], high[s]) for s in node.inputs])
@@ -121,25 +138,38 @@ class Arguments:
         )
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """What comes of the domains of a batch: rows of those that are cut next, and which domains (B,) could neither be
+    closed nor cut."""
+
+    rows: Rows
+    stuck: Tensor
+
+
 @dataclass
 class Search:
     """Branch and bound over the arguments of one region; call `run`.
 
-    `nodes` are the bounds of the nodes of `folded.graph` (from `embed`, B = 1).
+    `nodes` are the bounds of the nodes of `folded.graph` (from `embed`, B = 1). Of several instances (see
+    `joined_cuts`) they are those on each one's box, and `owner` (P,) says whose each clause is.
     """
 
     folded: Folded
     nodes: NodeBounds
     clauses: Clauses
     dtype: torch.dtype = torch.float32
+    owner: Tensor | None = None
     arguments: Arguments = field(init=False)
     fast: BoundGraph = field(init=False)
     shapes: dict[int, tuple[int, ...]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.arguments = Arguments.of(self.folded.graph, self.nodes)
-        lower, upper = self.arguments.lower.unsqueeze(0), self.arguments.upper.unsqueeze(0)
-        relaxations = self.arguments.relaxations(lower, upper, torch.float64)
+        lower, upper = self.arguments.lower[:1], self.arguments.upper[:1]
+        relaxations = Arguments(self.folded.graph, self.arguments.sizes, lower, upper).relaxations(
+            lower, upper, torch.float64
+        )
         self.shapes = {p: tuple(r.initial_multiplier(1).shape[2:]) for p, r in relaxations.items()}
         self.fast = self.folded.graph.to(self.dtype, self.folded.box.lower.device)
 
@@ -156,6 +186,19 @@ class Search:
             ]
         ).to(self.arguments.lower.device)
 
+    def owner_of(self, clause: Tensor) -> Tensor | None:
+        """Whose the clauses (B,) are; None: there is one instance."""
+        return None if self.owner is None else self.owner[clause]
+
+    def box_of(self, clause: Tensor, dtype: torch.dtype) -> Box:
+        """The input boxes of domains of clauses (B,)."""
+        owner, box = self.owner_of(clause), self.nodes.box.to(dtype)
+        return (
+            box[owner]
+            if owner is not None
+            else Box(*(s.expand(len(clause), -1) for s in (box.lower, box.upper)))
+        )
+
     def run(
         self,
         *,
@@ -168,75 +211,83 @@ class Search:
     ) -> str:
         """Search all clauses. Arguments and result as those of `relu_split.solve`."""
         store = progress.store
-        arguments = self.arguments
-        clause = torch.arange(len(self.clauses.constant), device=arguments.lower.device)
-        lower, upper = (side.expand(len(clause), -1).clone() for side in (arguments.lower, arguments.upper))
-        if not len(store):
-            weights = self.clauses.equal_weights(self.dtype)
-            if self._bounded(clause, lower, upper, None, weights, first, expired, suspect, progress):
-                return "sat"
+
+        def bounded(new: Rows, schedule: Schedule) -> bool:
+            found = self.bounded(new, schedule, expired, suspect)
+            progress.domains += len(new["clause"])
+            if found is None:
+                return True
+            progress.undecided = progress.undecided or bool(found.stuck.any())
+            store.put(**found.rows)
+            return False
+
+        if not len(store) and bounded(self.roots(), first):
+            return "sat"
         while len(store):
             if expired():
                 progress.bound = -float("inf") if progress.undecided else self._certified_least(store, batch)
                 return "unknown"
-            picked = store.take(max(1, batch // 2))
-            index = picked["argument"]
-            lower, upper = picked["lower"].repeat(2, 1), picked["upper"].repeat(2, 1)
-            points = arguments.points(picked["lower"], picked["upper"], index)
-            row = torch.arange(len(index), device=index.device)
-            upper[row, index] = points
-            lower[row + len(index), index] = points
-            # What was the α of a ReLU would be its β now.
-            old = functional.pad(picked["multipliers"], (0, 1))
-            old[row, self.slots[index]] = 0.0
-            if self._bounded(
-                picked["clause"].repeat(2),
-                lower,
-                upper,
-                old[:, :-1].repeat(2, 1),
-                picked["weights"].repeat(2, 1),
-                schedule,
-                expired,
-                suspect,
-                progress,
-            ):
+            if bounded(self.halves(store.take(max(1, batch // 2))), schedule):
                 return "sat"
         progress.bound = -float("inf") if progress.undecided else 0.0
         return "unknown" if progress.undecided else "unsat"
 
-    def _bounded(
+    def roots(self) -> Rows:
+        """The domains to begin with, one a clause, still without multipliers."""
+        clause = torch.arange(len(self.clauses.constant), device=self.arguments.lower.device)
+        lower, upper = self.arguments.whole(self.owner)
+        return {
+            "clause": clause,
+            "lower": lower.expand(len(clause), -1).clone(),
+            "upper": upper.expand(len(clause), -1).clone(),
+            "weights": self.clauses.equal_weights(self.dtype),
+        }
+
+    def halves(self, picked: Rows) -> Rows:
+        """The parts of domains, two each, cut across the arguments chosen for them."""
+        index = picked["argument"]
+        new = {
+            name: picked[name].repeat(2, *[1] * (picked[name].dim() - 1))
+            for name in ("clause", "lower", "upper", "weights")
+        }
+        points = self.arguments.points(picked["lower"], picked["upper"], index)
+        row = torch.arange(len(index), device=index.device)
+        new["upper"][row, index] = points
+        new["lower"][row + len(index), index] = points
+        # What was the α of a ReLU would be its β now.
+        old = functional.pad(picked["multipliers"], (0, 1))
+        old[row, self.slots[index]] = 0.0
+        new["multipliers"] = old[:, :-1].repeat(2, 1)
+        return new
+
+    def bounded(
         self,
-        clause: Tensor,
-        lower: Tensor,
-        upper: Tensor,
-        warm: Tensor | None,
-        weights: Tensor,
+        new: Rows,
         schedule: Schedule,
         expired: Callable[[], bool],
         suspect: Callable[[Tensor, int], bool],
-        progress: Progress,
-    ) -> bool:
-        """Bound new domains; close or store them. Whether one has a witness."""
-        graph, arguments = self.fast, self.arguments
-        relaxations = arguments.relaxations(lower, upper, self.dtype)
+    ) -> Bounded | None:
+        """Bound new domains, and choose what is cut next of those that stay open. None: one has a witness."""
+        arguments = self.arguments
+        clause, lower, upper, warm = new["clause"], new["lower"], new["upper"], new.get("multipliers")
+        owner = self.owner_of(clause)
+        relaxations = arguments.relaxations(lower, upper, self.dtype, owner)
         rows = self.clauses.specification(clause, self.dtype)
-        box = self.folded.box
         result = optimise(
-            graph,
+            self.fast,
             relaxations,
-            Box(*(side.to(self.dtype).expand(len(clause), -1) for side in (box.lower, box.upper))),
-            graph.output,
+            self.box_of(clause, self.dtype),
+            self.fast.output,
             rows.rows,
             schedule,
             None if warm is None else self._unpacked(warm),
             direct=rows.direct,
             constant=rows.constant,
-            weights=weights,
+            weights=new["weights"],
             stop_above=0.0,
             expired=expired,
         )
         assert result.weights is not None
-        progress.domains += len(clause)
         bound, multipliers, weights = (
             result.bound.squeeze(1),
             self._packed(result.multipliers),
@@ -250,24 +301,21 @@ class Search:
                 > 0
             )
         left = torch.nonzero(~closed).flatten()
-        if not len(left):
-            return False
         x = result.minimiser[left].squeeze(1)
-        if self.clauses.suspicious(x, self.fast.forward(x), clause[left], suspect):
-            return True
-        index, splittable = self._to_cut(relaxations, result.tape.coefficient, lower, upper)
+        if len(left) and self.clauses.suspicious(x, self.fast.forward(x), clause[left], suspect):
+            return None
+        index, splittable = self._to_cut(relaxations, result.tape.coefficient, lower, upper, owner)
         open_ = left[splittable[left]]
-        progress.undecided = progress.undecided or len(open_) < len(left)
-        progress.store.put(
-            clause=clause[open_],
-            lower=lower[open_],
-            upper=upper[open_],
-            multipliers=multipliers[open_],
-            weights=weights[open_],
-            bound=bound[open_].nan_to_num(nan=-float("inf")).clamp(max=0),
-            argument=index[open_],
-        )
-        return False
+        found = {
+            "clause": clause[open_],
+            "lower": lower[open_],
+            "upper": upper[open_],
+            "multipliers": multipliers[open_],
+            "weights": weights[open_],
+            "bound": bound[open_].nan_to_num(nan=-float("inf")).clamp(max=0),
+            "argument": index[open_],
+        }
+        return Bounded(found, ~closed & ~splittable)
 
     def _certified_least(self, store: Store, batch: int) -> float:
         """The least rigorous bound of the open domains; -∞ where there are too many to look at."""
@@ -282,15 +330,20 @@ class Search:
     ) -> Tensor:
         double = torch.float64
         return certified(
-            self.folded,
-            self.arguments.relaxations(lower, upper, double),
+            replace(self.folded, box=self.box_of(clause, double)),
+            self.arguments.relaxations(lower, upper, double, self.owner_of(clause)),
             self._unpacked(multipliers.to(double)),
             self.clauses.specification(clause, double),
             weights.to(double),
         )
 
     def _to_cut(
-        self, relaxations: Relaxations, coefficients: dict[int, Tensor], lower: Tensor, upper: Tensor
+        self,
+        relaxations: Relaxations,
+        coefficients: dict[int, Tensor],
+        lower: Tensor,
+        upper: Tensor,
+        owner: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Which argument of each domain to cut, (B,), and whether there is one."""
         scores = {s: lower.new_zeros(len(lower), size) for s, size in self.arguments.sizes.items()}
@@ -303,9 +356,9 @@ class Search:
                 scores[source] += cost.flatten(1)
         flat = torch.cat(list(scores.values()), 1).nan_to_num(nan=0.0)
         width = upper - lower
-        root = self.arguments.upper - self.arguments.lower
+        least, most = self.arguments.whole(owner)
         middle = lower + width / 2
-        narrow = (width <= NARROWEST * root) | (middle <= lower) | (middle >= upper)
+        narrow = (width <= NARROWEST * (most - least)) | (middle <= lower) | (middle >= upper)
         best, index = flat.masked_fill(narrow, -1.0).max(1)
         return index, best > 0
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from secateur.pipeline.verify.bounding.root import NodeBounds
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.region import hull
 from secateur.pipeline.verify.region.fold import Folded, free_inputs
-from secateur.pipeline.verify.region.hull import Hull, stacked, union
 from secateur.pipeline.verify.search.input_split import SMALLEST_WIDTH, Region, most_boxes
 from secateur.pipeline.verify.search.joined import Member
 from secateur.pipeline.verify.search.members import Owned, Rows, Together
@@ -27,22 +27,14 @@ MOST_NEURONS = 512
 def groups(graph: BoundGraph, each: Sequence[NodeBounds], most_inputs: int) -> list[list[int]]:
     """Which instances share batches, by the bounds of the nodes of `graph` on each one's box: one after the other, as
     long as on all their boxes together few inputs vary and few neurons are left."""
-    found: list[list[int]] = []
-    sources = (0, *(graph.preactivation(p) for p in graph.relus))
-    so_far: NodeBounds | None = None
-    for i, nodes in enumerate(each):
-        own = NodeBounds(nodes.box, {p: nodes.values[p] for p in sources})
-        wider = own if so_far is None else union(stacked([so_far, own]))
-        inputs = free_inputs(wider.box)
-        neurons = sum(int((~(wider.values[p][1] <= 0)).sum()) for p in sources[1:])
-        holds_own = bool(torch.isin(free_inputs(nodes.box), inputs).all())
-        if so_far is not None and holds_own and len(inputs) <= most_inputs and neurons <= MOST_NEURONS:
-            found[-1].append(i)
-            so_far = wider
-        else:
-            found.append([i])
-            so_far = own
-    return found
+    sources = [graph.preactivation(p) for p in graph.relus]
+
+    def fits(nodes: NodeBounds) -> bool:
+        neurons = sum(int((~(nodes.values[p][1] <= 0)).sum()) for p in sources)
+        return len(free_inputs(nodes.box)) <= most_inputs and neurons <= MOST_NEURONS
+
+    known = [NodeBounds(nodes.box, {p: nodes.values[p] for p in (0, *sources)}) for nodes in each]
+    return hull.groups(known, fits)
 
 
 def search(
@@ -60,16 +52,15 @@ def search(
     one takes. One of which so many as `most` domains were looked at leaves; what is open then is in the members' own
     stores, from which their own searches go on.
     """
-    hull = Hull.of(graph, nodes, graph.foldable)
-    folded, box = hull.folded, hull.nodes.box
+    shared = hull.Hull.of(graph, nodes, graph.foldable)
+    folded, box = shared.folded, shared.nodes.box
     problems = [member.problem for member in members]
-    places = [torch.searchsorted(folded.inputs, problem.folded.inputs) for problem in problems]
-    clauses = Owned.of(problems, places, len(folded.inputs))
-    together = Together(members, clauses.owner, places, most, expired)
+    clauses = Owned.of(problems, folded.inputs)
+    together = Together(members, clauses, most, expired)
     region = Region(folded, clauses)
     whose = torch.arange(len(members), device=box.lower.device)
     least_width = torch.full_like(box.lower, float("inf"))  # of inputs that are fixed in a member's box
-    for i, place in enumerate(places):
+    for i, place in enumerate(clauses.places):
         least_width[i, place] = (box.upper - box.lower)[i, place] * SMALLEST_WIDTH
     together.store.put(
         owner=whose,
@@ -78,7 +69,7 @@ def search(
         upper=box.upper,
         open=whose.unsqueeze(1) == clauses.owner,
         weights=clauses.equal_weights(torch.float64).expand(len(members), -1, -1),
-        **region.inherited(hull.nodes),
+        **region.inherited(shared.nodes),
     )
     size = most_boxes(batch(folded.graph), max(len(problem.constant) for problem in problems))
     while rows := together.take(size):
@@ -90,11 +81,11 @@ def search(
     arguments = [_arguments(folded, region, problem.folded) for problem in problems]
 
     def own(i: int, rows: Rows) -> Rows:
-        first, end = together.firsts[i : i + 2]
+        place, (first, end) = clauses.places[i], together.firsts[i : i + 2]
         return {
             "bound": rows["bound"],
-            "lower": rows["lower"][:, places[i]],
-            "upper": rows["upper"][:, places[i]],
+            "lower": rows["lower"][:, place],
+            "upper": rows["upper"][:, place],
             "open": rows["open"][:, first:end],
             "weights": rows["weights"][:, first:end, : problems[i].constant.shape[1]],
             "least": rows["least"][:, arguments[i]],
@@ -109,15 +100,15 @@ def search(
             progress.bound = -float("inf") if progress.undecided else progress.store.least()
 
 
-def _arguments(hull: Folded, region: Region, own: Folded) -> Tensor:
+def _arguments(shared: Folded, region: Region, own: Folded) -> Tensor:
     """Where the neurons' arguments of one member's own network are among those of the shared one."""
     starts, start = {}, 0
     for position, size in region.layout.sizes.items():
         starts[position] = start
         start += size
-    kept = {original: (place, neurons) for place, (original, neurons) in hull.neurons.items()}
+    kept = {original: (place, neurons) for place, (original, neurons) in shared.neurons.items()}
     places = [own.inputs[:0]]
     for original, neurons in own.neurons.values():
         place, among = kept[original]
-        places.append(starts[hull.graph.preactivation(place)] + torch.searchsorted(among, neurons))
+        places.append(starts[shared.graph.preactivation(place)] + torch.searchsorted(among, neurons))
     return torch.cat(places)

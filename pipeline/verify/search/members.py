@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from secateur.pipeline.verify.bounding.specification import NEVER
 from secateur.pipeline.verify.memory import for_domains
 from secateur.pipeline.verify.search.joined import Member
-from secateur.pipeline.verify.search.problem import REPLAYED, Clauses
+from secateur.pipeline.verify.search.problem import REPLAYED, Clauses, Problem
 from secateur.pipeline.verify.store import Store
 
 Rows = dict[str, Tensor]
@@ -23,19 +23,24 @@ Rows = dict[str, Tensor]
 
 @dataclass
 class Owned(Clauses):
-    """The clauses of several members, in order; `owner` (P,): whose each is."""
+    """The clauses of several instances, in order.
+
+    `owner` (P,): whose each is; `places`: where the inputs of each are among those of the network that they share.
+    """
 
     owner: Tensor
+    places: tuple[Tensor, ...]
 
     @staticmethod
-    def of(each: Sequence[Clauses], places: Sequence[Tensor], inputs: int) -> Owned:
-        """On a network with so many inputs, among which those of each member have the places given."""
+    def of(each: Sequence[Problem], inputs: Tensor) -> Owned:
+        """On a network whose inputs are those at the flat positions `inputs`, where those of each are."""
         rows = [clauses.rows for clauses in each]
+        places = tuple(torch.searchsorted(inputs, problem.folded.inputs) for problem in each)
         direct = None
         if any(clauses.direct is not None for clauses in each):
             direct = []
             for clauses, place in zip(each, places, strict=True):
-                own = clauses.rows.new_zeros(*clauses.rows.shape[:2], inputs)
+                own = clauses.rows.new_zeros(*clauses.rows.shape[:2], len(inputs))
                 direct.append(own if clauses.direct is None else own.index_copy(2, place, clauses.direct))
         counts = torch.tensor([len(clauses.constant) for clauses in each], device=rows[0].device)
         return Owned(
@@ -43,6 +48,7 @@ class Owned(Clauses):
             None if direct is None else _stacked(direct, 0.0),
             _stacked([clauses.constant for clauses in each], NEVER),
             torch.arange(len(each), device=counts.device).repeat_interleave(counts),
+            places,
         )
 
     def hits(self, clause: Tensor, satisfied: Tensor) -> list[int]:
@@ -64,14 +70,12 @@ def _stacked(each: Sequence[Tensor], value: float) -> Tensor:
 class Together:
     """The search that `members` share, until each has looked at `most` domains, has a witness, or is refuted.
 
-    `clauses` are those of all, and `owner` (P,) says whose each is, in order; `places`: where the inputs of each are
-    among those of the network that they share. `store` holds the open domains, whose rows have an "owner"; once they
-    take half of what one search's may, all members go on alone.
+    `store` holds the open domains, whose rows have an "owner"; once they take half of what those of one search may, all
+    members go on alone.
     """
 
     members: Sequence[Member]
-    owner: Tensor
-    places: Sequence[Tensor]
+    clauses: Owned
     most: int
     expired: Callable[[], bool]
     store: Store = field(init=False)
@@ -79,27 +83,26 @@ class Together:
     def __post_init__(self) -> None:
         self.room = for_domains()
         self.store = Store(self.room)
-        device, count = self.owner.device, len(self.members)
-        self.firsts = torch.searchsorted(self.owner, torch.arange(count + 1, device=device)).tolist()
-        self.counts = torch.zeros(count, dtype=torch.long, device=device)
-        self.over = torch.zeros(count, dtype=torch.bool, device=device)
-        self.undecided = torch.zeros(count, dtype=torch.long, device=device)
+        owner, count = self.clauses.owner, len(self.members)
+        self.firsts = torch.searchsorted(owner, torch.arange(count + 1, device=owner.device)).tolist()
+        self.counts = torch.zeros(count, dtype=torch.long, device=owner.device)
+        self.over = torch.zeros(count, dtype=torch.bool, device=owner.device)
+        self.undecided = torch.zeros(count, dtype=torch.long, device=owner.device)
         self.leaving: list[Rows] = []
 
     def suspect(self, x: Tensor, clause: int) -> bool:
         """Ask the member whose clause it is. Never True: the others go on."""
-        i = int(self.owner[clause])
+        i = int(self.clauses.owner[clause])
         member = self.members[i]
-        if member.outcome != "sat" and member.suspect(x[self.places[i]], clause - self.firsts[i]):
+        if member.outcome != "sat" and member.suspect(x[self.clauses.places[i]], clause - self.firsts[i]):
             member.outcome, self.over[i] = "sat", True
         return False
 
-    def looked_at(self, owner: Tensor, stuck: Tensor | None = None) -> None:
+    def looked_at(self, owner: Tensor, stuck: Tensor) -> None:
         """Count domains that belong to `owner` (B,), and those that can be decided neither way."""
         self.counts.index_add_(0, owner, torch.ones_like(owner))
         self.over |= self.counts >= self.most
-        if stuck is not None:
-            self.undecided.index_add_(0, owner, stuck.long())
+        self.undecided.index_add_(0, owner, stuck.long())
 
     def take(self, batch: int) -> Rows:
         """The next domains, of members that go on, in their order; none when the search is over."""

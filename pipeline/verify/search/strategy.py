@@ -16,7 +16,14 @@ from secateur.pipeline.verify.pgd import inner_box, inside
 from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.fold import Folded
 from secateur.pipeline.verify.replay import Replay
-from secateur.pipeline.verify.search import conflict_split, cut_split, input_split, joined_boxes, relu_split
+from secateur.pipeline.verify.search import (
+    conflict_split,
+    cut_split,
+    input_split,
+    joined_boxes,
+    joined_cuts,
+    relu_split,
+)
 from secateur.pipeline.verify.search.joined import Member, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.search.work import CLOSED, Deadline, Root, Work, joint_deadline, spent
@@ -45,6 +52,9 @@ ROW_BYTES = 6
 CUT_NUMBERS, LEAST_CUT = 200_000, 8
 """Domains × arguments of one batch, where arguments of other nonlinear nodes are split, and the fewest domains: with 3
 of attention's 60,000 arguments each took nearly twice as long as with 8."""
+
+SHARED_CUTS, LEAST_SHARED = 500, 32
+"""Domains of an instance there, where several share batches; which they do where one batch takes so many at least."""
 
 EASY, CONFLICT_SHARE = 3_000, 0.9
 """Where linear programs promise more: domains before them, and then their share of the time left."""
@@ -91,22 +101,30 @@ def branch_together(
         root, work = group[0]
         if len(group) > 1:
             _branch_joined(group, graph, replay, joint_deadline([each for _, each in group]), domains)
-        elif not root.few:
+        elif root.inner is None and not root.few:
             branch(root, work, replay, work.deadline, domains=domains)
 
 
 def _groups(roots: Sequence[tuple[Root, Work]], graph: BoundGraph) -> list[list[tuple[Root, Work]]]:
     """Those that share batches, in order."""
     boxes: list[tuple[Root, Work]] = []
+    cuts: list[tuple[Root, Work]] = []
     groups: dict[object, list[tuple[Root, Work]]] = {}
     for root, work in roots:
         joins = shares(root) and not work.deadline.passed()
-        if not root.few:
+        if root.inner is not None:
+            cuts += [(root, work)] if joins else []
+        elif not root.few:
             groups.setdefault("shared" if joins else id(work), []).append((root, work))
         elif joins:
             boxes.append((root, work))
-    together = joined_boxes.groups(graph, [root.nodes for root, _ in boxes], MOST_INPUTS)
-    return [[boxes[i] for i in group] for group in together] + list(groups.values())
+    by_boxes = joined_boxes.groups(graph, [root.nodes for root, _ in boxes], MOST_INPUTS)
+    by_cuts = joined_cuts.groups([root.nodes for root, _ in cuts])
+    return [
+        *([boxes[i] for i in group] for group in by_boxes),
+        *([cuts[i] for i in group] for group in by_cuts),
+        *groups.values(),
+    ]
 
 
 def shares(root: Root) -> bool:
@@ -115,10 +133,17 @@ def shares(root: Root) -> bool:
     folded = root.folded
     if root.few:
         return root.inner is None
+    if root.inner is not None:
+        return cuts_together(folded.graph)
     small = (
         folded.inputs.device.type != "cpu" or refine.multiplications(folded.graph) <= SHARED_MULTIPLICATIONS
     )
-    return root.inner is None and bool(folded.neurons) and small and not relu_split.tightens(folded)
+    return bool(folded.neurons) and small and not relu_split.tightens(folded)
+
+
+def cuts_together(graph: BoundGraph) -> bool:
+    """Whether a batch has room for domains of several instances of a network whose arguments are cut."""
+    return _cuts(sum(cut_split.argument_sizes(graph).values())) >= LEAST_SHARED
 
 
 def held(root: Root) -> int:
@@ -150,6 +175,18 @@ def _branch_joined(
             nodes = [root.nodes for root, _ in group]
             joined_boxes.search(
                 members, graph, nodes, batch=_boxes, most=SHARED_BOXES, expired=deadline.passed
+            )
+        elif group[0][0].inner is not None:
+            nodes = [root.nodes for root, _ in group]
+            joined_cuts.search(
+                members,
+                graph,
+                nodes,
+                first=FIRST_SCHEDULE,
+                schedule=SPLIT_SCHEDULE,
+                batch=_cuts,
+                most=SHARED_CUTS,
+                expired=deadline.passed,
             )
         else:
             neurons = _neurons(members)
@@ -208,7 +245,7 @@ def _solve(
         outcome = search.run(
             first=FIRST_SCHEDULE,
             schedule=SPLIT_SCHEDULE,
-            batch=max(scaled(LEAST_CUT), min(1024, scaled(CUT_NUMBERS) // len(search.arguments.lower))),
+            batch=_cuts(search.arguments.lower.shape[1]),
             expired=limit.passed,
             suspect=suspect,
             progress=trial,
@@ -255,6 +292,11 @@ def _judge(root: Root, work: Work, problems: SubProblems, replay: Replay) -> Cal
 def batch_of(neurons: int) -> int:
     """How many domains of so many neurons one batch takes."""
     return max(scaled(16), min(4096, scaled(SPLIT_NUMBERS) // max(1, neurons)))
+
+
+def _cuts(arguments: int) -> int:
+    """How many domains one batch takes, where so many arguments may be cut."""
+    return max(scaled(LEAST_CUT), min(1024, scaled(CUT_NUMBERS) // max(1, arguments)))
 
 
 def _boxes(graph: BoundGraph) -> int:

@@ -119,12 +119,10 @@ def test_domains_have_the_bounds_that_they_have_alone(seed: int) -> None:
     """Rigorous bounds of random parts of all boxes, and what the rows are at random points of them."""
     each = asked(seed)
     hull = Hull.of(each.ready.graph, each.nodes, foldable=True)
-    inputs = hull.folded.inputs
-    places = [torch.searchsorted(inputs, problem.folded.inputs) for problem in each.problems]
-    clauses = Owned.of(each.problems, places, len(inputs))
+    clauses = Owned.of(each.problems, hull.folded.inputs)
     region = Region(hull.folded, clauses)
     random = torch.Generator().manual_seed(seed)
-    for i, (problem, place) in enumerate(zip(each.problems, places, strict=True)):
+    for i, (problem, place) in enumerate(zip(each.problems, clauses.places, strict=True)):
         ends = torch.rand(2, 4, len(place), generator=random, dtype=torch.float64)
         width = problem.folded.box.upper - problem.folded.box.lower
         own = Box(*(problem.folded.box.lower + end * width for end in (ends.amin(0), ends.amax(0))))

@@ -203,7 +203,7 @@ def cut_problem(kind: str, seed: int) -> tuple[BoundGraph, Box, Arguments, Tenso
     nodes = bound_nodes(graph, box, "crown")
     arguments = Arguments.of(graph, nodes)
     generator = torch.Generator().manual_seed(seed + 1)
-    lower, upper = arguments.lower.unsqueeze(0).clone(), arguments.upper.unsqueeze(0).clone()
+    lower, upper = arguments.lower.clone(), arguments.upper.clone()
     for index in torch.randperm(lower.shape[1], generator=generator)[:3].tolist():
         point = arguments.points(lower, upper, torch.tensor([index]))
         (lower if torch.rand((), generator=generator) < 0.5 else upper)[0, index] = point

@@ -33,7 +33,15 @@ from secateur.pipeline.verify.region import refine
 from secateur.pipeline.verify.region.embed import embed
 from secateur.pipeline.verify.region.fold import fold_and_bound
 from secateur.pipeline.verify.region.refine import Allowance
-from secateur.pipeline.verify.search import cut_split, input_split, joined, joined_boxes, relu_split, strategy
+from secateur.pipeline.verify.search import (
+    cut_split,
+    input_split,
+    joined,
+    joined_boxes,
+    joined_cuts,
+    relu_split,
+    strategy,
+)
 from secateur.pipeline.verify.search.joined import Member, search
 from secateur.pipeline.verify.search.problem import Clauses, Problem, Progress
 from secateur.pipeline.verify.store import Store
@@ -183,6 +191,27 @@ def arguments(batch: int, batches: Batches) -> None:
     )
 
 
+def cuts(batch: int, batches: Batches) -> None:
+    ready = engine.Engine(dense("Tanh", 6))
+    members, nodes = [], []
+    for radius in (1.0, 0.9, 0.8):
+        problems = subproblems([vnnlib.parse(hard("Tanh", 6, radius)[1], "p")])
+        nodes.append(bound_nodes(ready.graph, ready.shaped(problems.boxes)))
+        folded, _ = embed(ready.graph, nodes[-1])
+        problem = Problem(*strategy.specification(problems, folded), folded)
+        members.append(Member(problem, Progress(), never))
+    joined_cuts.search(
+        members,
+        ready.graph,
+        nodes,
+        first=SCHEDULE,
+        schedule=SCHEDULE,
+        batch=lambda _: batch,
+        most=10**6,
+        expired=batches.over,
+    )
+
+
 def refinement(batch: int, batches: Batches) -> None:
     model, _ = hard("Relu", 6)
     ready = engine.Engine(model)
@@ -202,7 +231,7 @@ def a_batch(kind: Callable[[int, Batches], None], batch: int) -> tuple[float, fl
 
 
 @pytest.mark.parametrize(
-    "kind", [neurons, instances, stacked_instances, boxes, inputs, arguments, refinement]
+    "kind", [neurons, instances, stacked_instances, boxes, inputs, arguments, cuts, refinement]
 )
 def test_waits_are_so_many_a_batch_whatever_its_size(kind: Callable[[int, Batches], None]) -> None:
     (waits, domains), (more_waits, more_domains) = (a_batch(kind, batch) for batch in (8, 256))
