@@ -64,6 +64,8 @@ AFFINE: dict[str, Case] = {
     "Conv dilation": ((1, 2, 5, 5), conv((2, 3), (2, 1), dilations=[3, 2])),
     "Conv same upper": (IMAGE, conv((2, 2), (2, 2), strides=[2, 2], auto_pad="SAME_UPPER")),
     "Conv same lower": (IMAGE, conv((2, 2), (2, 2), strides=[1, 2], auto_pad="SAME_LOWER")),
+    "Conv patches": ((1, 2, 4, 6), conv((2, 3), (2, 3), strides=[2, 3])),
+    "Conv patches remainder": ((1, 1, 5, 4), conv((2, 2), (1, 2), strides=[2, 2])),
     "Conv valid": (IMAGE, conv((2, 2), (2, 2), auto_pad="VALID")),
     "Conv line": (LINE, conv((3,), (2, 3), strides=[2], pads=[1, 1])),
     "Conv line asymmetric": (LINE, conv((3,), (2, 2), pads=[0, 2], dilations=[2])),
