@@ -27,7 +27,15 @@ from secateur.pipeline.verify.bounding.smooth import relax
 from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
 from secateur.pipeline.verify.graph.curves import Sigmoid
 from secateur.pipeline.verify.graph.lowering import lower
-from secateur.pipeline.verify.graph.operations import Dense, Elementwise, Input, Product
+from secateur.pipeline.verify.graph.operations import (
+    Bilinear,
+    Dense,
+    Elementwise,
+    Input,
+    Normalised,
+    Product,
+    Reshape,
+)
 from secateur.pipeline.verify.search.joined import join
 from secateur.pipeline.verify.search.problem import certified_linear
 
@@ -48,11 +56,30 @@ def gated() -> BoundGraph:
     return BoundGraph(tuple(nodes))
 
 
+def attending() -> BoundGraph:
+    """Means of four numbers with weights that sum to 1: a product of matrices."""
+    weight = torch.randn(2, 4, 4, dtype=torch.float64)
+    nodes = [
+        Node("x", Input(), (), (4,)),
+        Node("scores", Dense(weight[0], None), (0,), (4,)),
+        Node("parts", Elementwise(Sigmoid()), (1,), (4,)),
+        Node("row", Reshape((4,), (1, 4)), (2,), (1, 4)),
+        Node("weights", Normalised(), (3,), (1, 4)),
+        Node("values", Dense(weight[1], None), (0,), (4,)),
+        Node("matrix", Reshape((4,), (4, 1)), (5,), (4, 1)),
+        Node("mean", Bilinear(), (4, 6), (1, 1)),
+        Node("flat", Reshape((1, 1), (1,)), (7,), (1,)),
+        Node("y", Dense(weight[0, :2, :1].contiguous(), None), (8,), (2,)),
+    ]
+    return BoundGraph(tuple(nodes))
+
+
 NETWORKS: dict[str, Callable[[], BoundGraph]] = {
     "mlp": lambda: lower(mlp(0, 4, [6, 5], 2)),
     "residual": lambda: lower(residual(0, 4, 6, 2)),
     "convolutional": lambda: lower(convolutional(0)),
     "gated": gated,
+    "attending": attending,
 }
 
 
