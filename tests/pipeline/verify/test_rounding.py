@@ -8,6 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from factories import box_property
 from nets import Net
@@ -18,8 +20,9 @@ from secateur.pipeline.verify import bounds, engine, verify
 from secateur.pipeline.verify.bounding.crown import Box, backward
 from secateur.pipeline.verify.bounding.relaxation import ReluRelaxation
 from secateur.pipeline.verify.bounding.root import bound_nodes, magnitudes
-from secateur.pipeline.verify.graph.bound_graph import BoundGraph
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
 from secateur.pipeline.verify.graph.lowering import lower
+from secateur.pipeline.verify.graph.operations import Bilinear, Input, Normalised, Reshape, Select
 
 
 def cancelling(seed: int) -> Model:
@@ -229,3 +232,44 @@ def test_what_overflows_is_not_bounded_by_scaling_it_down() -> None:
     for method in ("ibp", "crown", "alpha-crown"):
         assert not bounds(model, query, method).refuted
     assert verify(model, query, timeout=2).verdict != "unsat"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 1e8]))
+def test_products_of_matrices_hold_in_exact_arithmetic(seed: int, scale: float) -> None:
+    """On boxes of no width nothing but rounding stands between bound and value; any multipliers will do."""
+    generator = torch.Generator().manual_seed(seed)
+    n, d, m = 2, 3, 4
+    left, right = torch.arange(n * d), torch.arange(n * d, n * d + d * m)
+    nodes = (
+        Node("x", Input(), (), (n * d + d * m,)),
+        Node("left", Select(left, (n * d + d * m,), (n, d)), (0,), (n, d)),
+        Node("shares", Normalised(), (1,), (n, d)),
+        Node("right", Select(right, (n * d + d * m,), (d, m)), (0,), (d, m)),
+        Node("product", Bilinear(), (2, 3), (n, m)),
+        Node("y", Reshape((n, m), (n * m,)), (4,), (n * m,)),
+    )
+    graph = BoundGraph(nodes)
+    x = scale * torch.randn(1, n * d + d * m, generator=generator, dtype=torch.float64)
+    # Eighths that sum to 1 exactly, as what is called normalised must.
+    shares = torch.tensor([[1, 2, 5], [3, 4, 1]], dtype=torch.float64) / 8
+    x[0, : n * d] = shares.flatten()
+    rows = torch.randn(1, 3, n * m, generator=generator, dtype=torch.float64)
+    box = Box(x, x)
+    known = bound_nodes(graph, box)
+    relaxations = known.relaxations(graph)
+    multipliers = {
+        p: r.project(torch.rand(r.initial_multiplier(3).shape, generator=generator, dtype=torch.float64))
+        for p, r in relaxations.items()
+    }
+    numbers = [Fraction(value) for value in x[0].tolist()]
+    z = [
+        sum(numbers[i * d + k] * numbers[n * d + k * m + j] for k in range(d))
+        for i in range(n)
+        for j in range(m)
+    ]
+    for chosen in (None, multipliers):
+        linear = backward(graph, relaxations, graph.output, rows, chosen, magnitudes=magnitudes(graph, known))
+        for row, bound in zip(rows[0].tolist(), linear.minimum(box)[0].tolist(), strict=True):
+            value = sum(Fraction(c) * each for c, each in zip(row, z, strict=True))
+            assert value - Fraction(1e-9 * scale) <= Fraction(bound) <= value
