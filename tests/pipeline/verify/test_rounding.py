@@ -17,12 +17,13 @@ from oracles import exact, satisfied
 from secateur.formats import vnnlib
 from secateur.formats.onnx_model import Model
 from secateur.pipeline.verify import bounds, engine, verify
+from secateur.pipeline.verify.bounding.bilinear import BilinearRelaxation
 from secateur.pipeline.verify.bounding.crown import Box, backward
-from secateur.pipeline.verify.bounding.relaxation import ReluRelaxation
+from secateur.pipeline.verify.bounding.normalised import NormalisedRelaxation
+from secateur.pipeline.verify.bounding.relaxation import Relaxation, ReluRelaxation
 from secateur.pipeline.verify.bounding.root import bound_nodes, magnitudes
-from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
+from secateur.pipeline.verify.graph.bound_graph import BoundGraph, gamma
 from secateur.pipeline.verify.graph.lowering import lower
-from secateur.pipeline.verify.graph.operations import Bilinear, Input, Normalised, Reshape, Select
 
 
 def cancelling(seed: int) -> Model:
@@ -234,42 +235,47 @@ def test_what_overflows_is_not_bounded_by_scaling_it_down() -> None:
     assert verify(model, query, timeout=2).verdict != "unsat"
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([1.0, 1e8]))
-def test_products_of_matrices_hold_in_exact_arithmetic(seed: int, scale: float) -> None:
-    """On boxes of no width nothing but rounding stands between bound and value; any multipliers will do."""
+def inner(one: torch.Tensor, other: torch.Tensor) -> Fraction:
+    """The sum of products, exactly."""
+    pairs = zip(one.flatten().tolist(), other.flatten().tolist(), strict=True)
+    return sum((Fraction(a) * Fraction(b) for a, b in pairs), Fraction(0))
+
+
+def substituted(relaxation: Relaxation, a: torch.Tensor, *z: torch.Tensor, seed: int) -> Fraction:
+    """What the lines for random multipliers say of ⟨a, f(z)⟩ at one point, exactly, less the margin for rounding."""
     generator = torch.Generator().manual_seed(seed)
-    n, d, m = 2, 3, 4
-    left, right = torch.arange(n * d), torch.arange(n * d, n * d + d * m)
-    nodes = (
-        Node("x", Input(), (), (n * d + d * m,)),
-        Node("left", Select(left, (n * d + d * m,), (n, d)), (0,), (n, d)),
-        Node("shares", Normalised(), (1,), (n, d)),
-        Node("right", Select(right, (n * d + d * m,), (d, m)), (0,), (d, m)),
-        Node("product", Bilinear(), (2, 3), (n, m)),
-        Node("y", Reshape((n, m), (n * m,)), (4,), (n * m,)),
+    shape = relaxation.initial_multiplier(1).shape
+    multiplier = relaxation.project(torch.rand(shape, generator=generator, dtype=torch.float64))
+    chosen = None if seed % 3 == 0 else multiplier
+    line = relaxation.substitute(a, chosen, traced=False)
+    error = relaxation.error(a, chosen, gamma(a[0, 0].numel() + 8, a))
+    assert error is not None
+    terms = [inner(c, value) for c, value in zip(line.coefficients, z, strict=True)]
+    return sum(terms, Fraction(line.shift.item()) - Fraction(error.item()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 1e8]))
+def test_margins_of_products_of_matrices_cover_their_rounding(seed: int, scale: float) -> None:
+    """On boxes of no width there is nothing but rounding between the planes and the product."""
+    generator = torch.Generator().manual_seed(seed)
+    x = scale * torch.randn(1, 2, 5, generator=generator, dtype=torch.float64)
+    y = torch.randn(1, 5, 3, generator=generator, dtype=torch.float64)
+    a = torch.randn(1, 1, 2, 3, generator=generator, dtype=torch.float64)
+    exact = sum(
+        Fraction(a[0, 0, i, j].item()) * inner(x[0, i], y[0, :, j]) for i in range(2) for j in range(3)
     )
-    graph = BoundGraph(nodes)
-    x = scale * torch.randn(1, n * d + d * m, generator=generator, dtype=torch.float64)
-    # Eighths that sum to 1 exactly, as what is called normalised must.
-    shares = torch.tensor([[1, 2, 5], [3, 4, 1]], dtype=torch.float64) / 8
-    x[0, : n * d] = shares.flatten()
-    rows = torch.randn(1, 3, n * m, generator=generator, dtype=torch.float64)
-    box = Box(x, x)
-    known = bound_nodes(graph, box)
-    relaxations = known.relaxations(graph)
-    multipliers = {
-        p: r.project(torch.rand(r.initial_multiplier(3).shape, generator=generator, dtype=torch.float64))
-        for p, r in relaxations.items()
-    }
-    numbers = [Fraction(value) for value in x[0].tolist()]
-    z = [
-        sum(numbers[i * d + k] * numbers[n * d + k * m + j] for k in range(d))
-        for i in range(n)
-        for j in range(m)
-    ]
-    for chosen in (None, multipliers):
-        linear = backward(graph, relaxations, graph.output, rows, chosen, magnitudes=magnitudes(graph, known))
-        for row, bound in zip(rows[0].tolist(), linear.minimum(box)[0].tolist(), strict=True):
-            value = sum(Fraction(c) * each for c, each in zip(row, z, strict=True))
-            assert value - Fraction(1e-9 * scale) <= Fraction(bound) <= value
+    bound = substituted(BilinearRelaxation.of((x, x), (y, y)), a, x, y, seed=seed)
+    assert exact - Fraction(1e-9 * scale) <= bound <= exact
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_margins_of_shares_cover_their_rounding(seed: int) -> None:
+    """Of numbers that sum to 1 exactly."""
+    generator = torch.Generator().manual_seed(seed)
+    p = torch.tensor([[[1, 2, 5], [3, 4, 1]]], dtype=torch.float64) / 8
+    a = torch.randn(1, 1, 2, 3, generator=generator, dtype=torch.float64)
+    wide = torch.rand(1, 2, 3, generator=generator, dtype=torch.float64) / 7
+    bound = substituted(NormalisedRelaxation.of((p - wide, p + wide)), a, p, seed=seed)
+    assert inner(a, p) - Fraction(1, 10**12) <= bound <= inner(a, p)
