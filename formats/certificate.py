@@ -32,6 +32,9 @@ from secateur.formats.errors import InputError
 
 FORMAT, VERSION = "secateur certificate", 1
 
+SLOPES, ALPHA = 255, 65535
+"""Slopes of neurons' bounds, and those of leaves, are multiples of one over these."""
+
 Array = NDArray[Any]
 
 TYPES = {

@@ -243,10 +243,13 @@ def _ladder(engine: Engine, reader: _Reader | _Known, asked: Sequence[int], how:
     for position, (i, work) in enumerate(waiting):
         if position == shared:
             works = [each for _, each in waiting[position : position + GROUP]]
+            new = [each for each in works if each.left is None]
             try:
                 shared += engine.share(works, how.seed)
             except Exception:  # what spoils shared batches shows again where each is finished by itself
                 shared += len(works)
+                for each in new:  # from where it was: what is left of it now may lack domains
+                    each.left = each.begun = None
         if reason := _error(engine.finish, work, how.seed):
             yield i, Failure(reason, work.seconds)
         else:

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from secateur.formats.certificate import Certificate, RegionProof
+from secateur.formats.certificate import ALPHA, Certificate, RegionProof
 from secateur.formats.errors import CheckFailed, InputError
 from secateur.formats.onnx_model import Model
 from secateur.formats.query import Floats, Query, Region
@@ -226,7 +226,7 @@ class _Region:
 
     def _some(self, which: Ints) -> Leaves:
         proof = self.proof
-        multipliers = proof.alpha[which] / 65535
+        multipliers = proof.alpha[which] / ALPHA
         signs = np.zeros(multipliers.shape, np.int8)
         for row, leaf in enumerate(which.tolist()):
             own = slice(proof.first[leaf], proof.first[leaf + 1])

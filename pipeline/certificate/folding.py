@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from secateur.formats.certificate import SLOPES
 from secateur.formats.query import Floats
 from secateur.pipeline.certificate.lines import FLOOR, Folded, Layer, Lines, Substitution, gamma
 from secateur.pipeline.certificate.maps import Ints
@@ -235,7 +236,7 @@ class _Folding:
         first = sum(len(each) for each in self.columns[: number - 1])
         columns, neurons = self.columns[number - 1], self.layers[number].neurons  # type: ignore[union-attr]
         values = (
-            slopes.values[:, rows, first : first + len(columns)].reshape(2 * len(rows), len(columns)) / 255
+            slopes.values[:, rows, first : first + len(columns)].reshape(2 * len(rows), len(columns)) / SLOPES
         )
         return spread(values, columns, neurons)[None]
 

@@ -35,6 +35,9 @@ MOVES = {
 }
 """Which inputs hold numbers that are moved (None: all); the others say where to."""
 
+EPSILON = float(np.float32(1e-5))
+"""ONNX's default of BatchNormalization's `epsilon`, a float32 number."""
+
 EXACT = {*MOVES, "Cast", "Constant", "ConstantOfShape", "Shape"}
 """Operators that are evaluated where all their inputs are constant, because nothing is rounded in them."""
 
@@ -270,7 +273,7 @@ def _normalised(call: Call) -> Variable:
     scale, shift, mean, variance = (
         call.constant(i).reshape(-1, *(1 for _ in value.shape[2:])) for i in range(1, 5)
     )
-    spread = variance + call.number("epsilon", 1e-5)
+    spread = variance + call.number("epsilon", EPSILON)
     if not (spread > 0).all():
         raise call.refuse("a variance that is not positive")
     factor = scale / np.sqrt(spread)

@@ -274,6 +274,7 @@ class Engine:
             work.verdict = "timeout" if deadline.passed() else "unknown"
 
     def few(self, box: Box) -> bool:
+        """Whether so few inputs of one box vary that it is split rather than neurons."""
         return len(free_inputs(box)) <= FEW_INPUTS
 
     def attack(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from secateur.formats.certificate import RegionProof
+from secateur.formats.certificate import ALPHA, RegionProof
 from secateur.formats.query import Floats, Region
 from secateur.pipeline.certificate.folding import Columns, Slopes
 from secateur.pipeline.certificate.leaves import Bounds, Clauses, Leaves, bound_leaves, root_bounds
@@ -19,9 +19,6 @@ from secateur.pipeline.certificate.lines import Folded as Checkable
 from secateur.pipeline.certificate.lines import Signs
 from secateur.pipeline.certificate.maps import Ints
 from secateur.pipeline.verify.search.problem import Problem
-
-ALPHA = 65535
-"""Slopes of leaves are multiples of 1/65535 in a certificate."""
 
 SAFELY = 100
 """A leaf counts when its bound is so many times what was taken off for rounding: on another machine, or in batches of

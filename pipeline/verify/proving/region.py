@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from secateur.formats.certificate import SLOPES
 from secateur.formats.query import Floats
 from secateur.pipeline.certificate import folding
 from secateur.pipeline.certificate.folding import Choice, Columns, Slopes
@@ -24,9 +25,6 @@ from secateur.pipeline.verify.graph.bound_graph import BoundGraph, Node
 from secateur.pipeline.verify.graph.operations import Input, Relu, Sum
 from secateur.pipeline.verify.memory import scaled
 from secateur.pipeline.verify.region.fold import Folded, affine_map
-
-SLOPES = 255
-"""Slopes of neurons' bounds are multiples of 1/255 in a certificate."""
 
 
 def optimised(schedule: Schedule, device: torch.device, expired: Callable[[], bool]) -> Choice:

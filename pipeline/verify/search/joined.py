@@ -30,6 +30,15 @@ from secateur.pipeline.verify.search.problem import REPLAYED, Problem, Progress
 Rows = dict[str, Tensor]
 
 
+def first_hits(owner: Tensor, satisfied: Tensor) -> list[int]:
+    """Of the rows of a batch, which belong to `owner` (B,), the first `REPLAYED` satisfied ones of every instance."""
+    where = torch.nonzero(satisfied).flatten()
+    where = where[torch.argsort(owner[where], stable=True)]
+    own = owner[where]
+    first = torch.searchsorted(own, own)
+    return where[torch.arange(len(where), device=where.device) - first < REPLAYED].tolist()
+
+
 @dataclass
 class Joined(Problem):
     """The clauses of all `members`, in order; make it with `join`.
@@ -63,11 +72,7 @@ class Joined(Problem):
         return self.folded.box.to(dtype)[self.owner[clause]]
 
     def hits(self, clause: Tensor, satisfied: Tensor) -> list[int]:
-        """The first `REPLAYED` of every instance."""
-        where = torch.nonzero(satisfied).flatten()
-        owner = self.owner[clause[where]]
-        first = torch.searchsorted(owner, owner)  # owners ascend
-        return where[torch.arange(len(where), device=where.device) - first < REPLAYED].tolist()
+        return first_hits(self.owner[clause], satisfied)
 
     def _on(self, graph: BoundGraph, owner: Tensor) -> BoundGraph:
         """The stacked graph for a batch of rows that belong to `owner` (B,), ascending."""
@@ -123,7 +128,7 @@ def join(members: Sequence[Problem], *, stacked: bool | None = None) -> Joined:
     """
     folds = [member.folded for member in members]
     rows, constant = (
-        _stacked_rows([getattr(member, name) for member in members], value)
+        stacked_rows([getattr(member, name) for member in members], value)
         for name, value in (("rows", 0.0), ("constant", NEVER))
     )
     width = max(fold.box.lower.shape[1] for fold in folds)
@@ -133,7 +138,7 @@ def join(members: Sequence[Problem], *, stacked: bool | None = None) -> Joined:
             m.rows.new_zeros(*m.rows.shape[:2], f.box.lower.shape[1]) if m.direct is None else m.direct
             for m, f in zip(members, folds, strict=True)
         ]
-        direct = _stacked_rows([pad(each, (0, width - each.shape[2])) for each in own], 0.0)
+        direct = stacked_rows([pad(each, (0, width - each.shape[2])) for each in own], 0.0)
     counts = torch.tensor([len(member.constant) for member in members], device=rows.device)
     owner = torch.arange(len(members), device=rows.device).repeat_interleave(counts)
     first = members[0]
@@ -152,7 +157,7 @@ def _places(joined: Joined, member: Problem) -> Tensor:
     return torch.cat(places)
 
 
-def _stacked_rows(each: Sequence[Tensor], value: float) -> Tensor:
+def stacked_rows(each: Sequence[Tensor], value: float) -> Tensor:
     """Tensors (P, S, …) one after the other, padded to the largest S."""
     most = max(tensor.shape[1] for tensor in each)
     return torch.cat([pad(t, (*[0, 0] * (t.dim() - 2), 0, most - t.shape[1]), value=value) for t in each])

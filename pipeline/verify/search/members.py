@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from secateur.pipeline.verify.bounding.specification import NEVER
 from secateur.pipeline.verify.memory import for_domains
-from secateur.pipeline.verify.search.joined import Member
-from secateur.pipeline.verify.search.problem import REPLAYED, Clauses, Problem
+from secateur.pipeline.verify.search.joined import Member, first_hits, stacked_rows
+from secateur.pipeline.verify.search.problem import Clauses, Problem
 from secateur.pipeline.verify.store import Store
 
 Rows = dict[str, Tensor]
@@ -44,26 +43,15 @@ class Owned(Clauses):
                 direct.append(own if clauses.direct is None else own.index_copy(2, place, clauses.direct))
         counts = torch.tensor([len(clauses.constant) for clauses in each], device=rows[0].device)
         return Owned(
-            _stacked(rows, 0.0),
-            None if direct is None else _stacked(direct, 0.0),
-            _stacked([clauses.constant for clauses in each], NEVER),
+            stacked_rows(rows, 0.0),
+            None if direct is None else stacked_rows(direct, 0.0),
+            stacked_rows([clauses.constant for clauses in each], NEVER),
             torch.arange(len(each), device=counts.device).repeat_interleave(counts),
             places,
         )
 
     def hits(self, clause: Tensor, satisfied: Tensor) -> list[int]:
-        """The first `REPLAYED` of every member."""
-        where = torch.nonzero(satisfied).flatten()
-        where = where[torch.argsort(self.owner[clause[where]], stable=True)]
-        owner = self.owner[clause[where]]
-        first = torch.searchsorted(owner, owner)
-        return where[torch.arange(len(where), device=where.device) - first < REPLAYED].tolist()
-
-
-def _stacked(each: Sequence[Tensor], value: float) -> Tensor:
-    """Tensors (P, S, …) one after the other, padded to the largest S."""
-    most = max(tensor.shape[1] for tensor in each)
-    return torch.cat([pad(t, (*[0, 0] * (t.dim() - 2), 0, most - t.shape[1]), value=value) for t in each])
+        return first_hits(self.owner[clause], satisfied)
 
 
 @dataclass
@@ -130,7 +118,8 @@ class Together:
 
     def part(self, own: Callable[[int, Rows], Rows]) -> None:
         """Let every member have its own open domains: `own(i, rows)` are those of member i as its search has them."""
-        rest = self.store.drain()
+        parts = [rows for rows in (*self.leaving, self.store.drain()) if rows]
+        rest = {name: torch.cat([rows[name] for rows in parts]) for name in (parts[0] if parts else ())}
         counts, undecided = self.counts.tolist(), self.undecided.tolist()
         for i, member in enumerate(self.members):
             progress = member.progress
@@ -138,9 +127,8 @@ class Together:
             progress.undecided = progress.undecided or undecided[i] > 0
             if member.outcome == "sat":
                 continue
-            for rows in (*self.leaving, rest):
-                mine = torch.nonzero(rows["owner"] == i).flatten() if rows else ()
-                if len(mine):
-                    progress.store.put(**own(i, {name: values[mine] for name, values in rows.items()}))
+            mine = torch.nonzero(rest["owner"] == i).flatten() if rest else ()
+            if len(mine):
+                progress.store.put(**own(i, {name: values[mine] for name, values in rest.items()}))
             if not len(progress.store) and not progress.undecided:
                 member.outcome = "unsat"

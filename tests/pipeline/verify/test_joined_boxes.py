@@ -35,6 +35,7 @@ from secateur.pipeline.verify.search.joined import Member
 from secateur.pipeline.verify.search.joined_boxes import groups, search
 from secateur.pipeline.verify.search.members import Owned
 from secateur.pipeline.verify.search.problem import Problem, Progress
+from secateur.pipeline.verify.search.work import Work
 
 INPUTS = 3
 
@@ -340,3 +341,48 @@ def test_stopped_after_shared_batches_each_goes_on(tmp_path: Path, monkeypatch: 
         assert after.result.verdict == expected.result.verdict
         if i in left:
             assert 0 < before.result.domains < after.result.domains
+
+
+def test_what_breaks_off_while_domains_are_handed_back_drops_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure of the shared rungs is not the end: each is finished by itself, from where it was before them."""
+    monkeypatch.setattr(engine, "attack", lambda *_, **__: {})
+    monkeypatch.setattr(strategy, "FEW_NEURONS", 0)
+    monkeypatch.setattr(strategy, "SHARED_BOXES", 1)
+    model = network(1)
+    onnx_model.write(model, str(tmp_path / "net.onnx"))
+    questions = []
+    for i, text in enumerate(texts(1, model, 6)):
+        (tmp_path / f"{i}.vnnlib").write_text(text)
+        questions.append(Question(str(tmp_path / f"{i}.vnnlib"), 60.0))
+
+    def verdicts() -> list[str]:
+        answers = dict(decide(str(tmp_path / "net.onnx"), questions, How()))
+        return [a.result.verdict if isinstance(a, Answer) else repr(a) for a in map(answers.get, range(6))]
+
+    expected = verdicts()
+    assert "sat" in expected
+    lost: list[int] = []
+    original = joined_boxes.search
+
+    def broken(members: list[Member], *args: object, **rest: object) -> None:
+        original(members, *args, **rest)  # type: ignore[arg-type]
+        for member in members:
+            rows = member.progress.store.drain()
+            if rows:
+                lost.append(len(rows["bound"]) - 1)
+                member.progress.store.put(**{name: values[:1] for name, values in rows.items()})
+        raise RuntimeError("no memory left")
+
+    anew: list[bool] = []
+    finish = Engine.finish
+
+    def watched(ready: Engine, work: Work, seed: int) -> None:
+        anew.append(work.left is None)
+        finish(ready, work, seed)
+
+    monkeypatch.setattr(joined_boxes, "search", broken)
+    monkeypatch.setattr(Engine, "finish", watched)
+    assert verdicts() == expected
+    assert max(lost) > 0 and len(anew) > 1 and all(anew)
